@@ -1,0 +1,1 @@
+"""The audit log: events in, chained, archived, verified."""

@@ -1,0 +1,115 @@
+"""Events in the console."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from audit import ingest, log
+from audit.format.errors import AuditError
+from audit.models import AuditEvent
+
+from .readonly import ReadOnlyAdmin
+
+COUNTED = 10_000
+
+
+if TYPE_CHECKING:
+    EventPaginator = Paginator[AuditEvent]
+else:  # generic for the type checker only
+    EventPaginator = Paginator
+
+
+class BoundedPaginator(EventPaginator):
+    """Counts no further than a person would page: a log has millions of rows."""
+
+    @cached_property
+    def count(self) -> int:
+        """Return the number of rows, or the most that are counted."""
+        rows: Any = self.object_list
+        return int(rows.order_by()[:COUNTED].count())
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ReadOnlyAdmin):
+    """The hot log, newest first."""
+
+    list_display = ("seq", "recorded", "tenant_flagged", "who", "action", "outcome", "source")
+    list_filter = ("outcome", "source")
+    search_fields = ("=tenant", "=actor_id")
+    search_help_text = "The whole name of a tenant, or the whole id of an actor."
+    ordering = ("-seq",)
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    list_per_page = 50
+    fields = (
+        "seq",
+        "recorded",
+        "occurred",
+        "tenant_flagged",
+        "source",
+        "who",
+        "actor_id",
+        "action",
+        "target",
+        "outcome",
+        "external_id",
+        "link",
+        "pretty_record",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEvent]:
+        """Return what is part of the log: what is at or below the floor is not any more."""
+        rows = super().get_queryset(request)
+        try:
+            return rows.filter(seq__gt=log.current_state().floor_seq)
+        except AuditError as error:
+            self.message_user(request, str(error), "ERROR")
+            return rows
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Look the tenants up once a page."""
+        self._unknown: set[str] | None = None
+        return super().changelist_view(request, extra_context)
+
+    @admin.display(description="recorded (UTC)", ordering="seq")
+    def recorded(self, event: AuditEvent) -> str:
+        """Return the time of recording with its milliseconds."""
+        return event.recorded_at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+    @admin.display(description="occurred (UTC)")
+    def occurred(self, event: AuditEvent) -> str:
+        """Return the source's own time with its milliseconds."""
+        return event.occurred_at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+    @admin.display(description="actor", ordering="actor_id")
+    def who(self, event: AuditEvent) -> str:
+        """Return the actor's name."""
+        return event.actor
+
+    @admin.display(description="tenant", ordering="tenant")
+    def tenant_flagged(self, event: AuditEvent) -> str | SafeString:
+        """Return the tenant, flagged where nobody knows it."""
+        if event.tenant and ingest.unknown_tenants([event.tenant]):
+            return format_html("{} <strong>(unknown)</strong>", event.tenant)
+        return event.tenant
+
+    @admin.display(description="record")
+    def pretty_record(self, event: AuditEvent) -> SafeString:
+        """Return the record, indented for reading; the stored bytes stay as they are."""
+        raw = bytes(event.record)
+        try:
+            text = json.dumps(json.loads(raw), ensure_ascii=False, indent=2)
+        except ValueError:
+            text = raw.decode("utf-8", errors="backslashreplace")
+        return format_html("<pre>{}</pre>", text)

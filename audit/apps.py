@@ -1,0 +1,14 @@
+"""The audit app."""
+
+from django.apps import AppConfig
+
+
+class AuditConfig(AppConfig):
+    """The log, its archive and its console."""
+
+    name = "audit"
+    verbose_name = "Audit log"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from . import checks  # noqa: F401  # importing registers them

@@ -1,0 +1,500 @@
+"""Move old events to object storage.
+
+Why no event can be lost:
+
+- A batch's rows are deleted only after both of its objects were confirmed in the bucket: by
+  length and MD5 where this run sent them, by reading every byte where it did not.
+- Its range is fixed before anything is sent, its bytes are what was chained (every link is
+  recomputed), and names carry digests, so no object can replace another.
+- The ledger and the floor only move forward, under a lease and a fence that a newer run takes
+  away. Dying on any line leaves each event whole in hot, or in a confirmed object, or in both;
+  the next run begins by finishing what it finds.
+
+The nine steps of docs/architecture.md are the methods of `_Run`, in their order.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, BinaryIO
+
+from django.db import DatabaseError
+
+from . import adoption, cold, conf, guard, ledger, log, purge, selection
+from .format.errors import AuditError
+from .format.names import Kind, ObjectName
+from .guard import Grip
+from .models import ArchiveBatch, ArchiveRun
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """How a run, or a dry run, ended."""
+
+    ARCHIVED = "archived"
+    NOTHING_DUE = "nothing_due"
+    PLANNED = "planned"
+    BUSY = "busy"
+    INTERRUPTED = "interrupted"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class Step(StrEnum):
+    """What has just been done: the boundaries between which a run may die."""
+
+    LEASED = "leased"
+    FENCED = "fenced"
+    LISTED = "listed"
+    ADOPTED = "adopted"
+    RANGE_FIXED = "range fixed"
+    ENCODED = "encoded"
+    JSONL_NAMED = "jsonl named"
+    JSONL_SENT = "jsonl sent"
+    MANIFEST_NAMED = "manifest named"
+    MANIFEST_SENT = "manifest sent"
+    CONFIRMED = "confirmed"
+    RECORDED = "recorded"
+    FLOOR_RAISED = "floor raised"
+    CHUNK_DELETED = "chunk deleted"
+    ROWS_DELETED = "rows deleted"
+    PURGED = "purged"
+
+
+class Watcher:
+    """What an entrance sees of a run while it goes on, and how it stops one. Does nothing."""
+
+    def begins(self, phase: str, events: int) -> None:
+        """Hear that a phase begins, and over how many events (0: not known)."""
+
+    def advances(self, events: int) -> None:
+        """Hear that the phase got on by this many events."""
+
+    def done(self, step: Step) -> None:
+        """Hear that a step has been done."""
+
+    def stopping(self) -> bool:
+        """Say whether the run should stop after the current step."""
+        return False
+
+
+@dataclass
+class Result:
+    """What `archive_now --json` prints."""
+
+    outcome: Outcome
+    run: int | None = None
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    events: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    oldest_hot_seq: int | None = None
+    highest_archived_seq: int = 0
+    error: str | None = None
+    kept: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented form."""
+        return {
+            "outcome": self.outcome.value,
+            "run": self.run,
+            "batches": self.batches,
+            "events": self.events,
+            "seconds": {phase: round(value, 3) for phase, value in self.seconds.items()},
+            "oldest_hot_seq": self.oldest_hot_seq,
+            "highest_archived_seq": self.highest_archived_seq,
+            "error": self.error,
+        }
+
+
+BATCH_FIELDS = [
+    "start_seq",
+    "end_seq",
+    "event_count",
+    "jsonl_key",
+    "manifest_key",
+    "manifest_sha256",
+    "bytes_uncompressed",
+    "bytes_compressed",
+]
+
+
+class InterruptedRunError(AuditError):
+    """The run was asked to stop."""
+
+
+class RefusedError(AuditError):
+    """The run is not allowed."""
+
+
+def run(
+    *,
+    trigger: ArchiveRun.Trigger,
+    requested_by: str,
+    override: bool,
+    max_batches: int | None = None,
+    watcher: Watcher | None = None,
+) -> Result:
+    """Archive everything that is due; return what became of it. Never raises an AuditError.
+
+    `override`: an operator asked, so `ARCHIVE_ENABLED` does not matter. At most `max_batches`
+    are archived, if that is given.
+    """
+    try:
+        with guard.lease() as grip:
+            return _Run(grip, trigger, requested_by, override, max_batches, watcher).execute()
+    except guard.LeaseHeldError as error:
+        return _with_boundary(Result(Outcome.BUSY, error=str(error)))
+    except (AuditError, DatabaseError) as error:
+        return _with_boundary(Result(Outcome.FAILED, error=_sentence(error)))
+
+
+def dry_run(*, max_batches: int | None = None) -> Result:
+    """Return what a run would do now, by the ledger and hot alone; changes nothing."""
+    result = Result(Outcome.PLANNED)
+    try:
+        cutoff = selection.cutoff_at(datetime.now(UTC))
+        head = log.current_state().head_seq
+        at, unfinished = ledger.highest_archived_seq(), ledger.planned()
+        result.notes += [f"{row} will be confirmed and purged" for row in ledger.stored()]
+        last = selection.last_due(at, head, cutoff)
+        while max_batches is None or len(result.batches) < max_batches:
+            if unfinished is not None and not result.batches:
+                result.notes.append(f"{unfinished} was begun and will be done again")
+                found: selection.Range | None = selection.Range(
+                    unfinished.start_seq, unfinished.end_seq, unfinished.bytes_uncompressed
+                )
+            else:
+                found = selection.next_range(at, last)
+            if found is None:
+                break
+            at = found.end_seq
+            result.batches.append(
+                dict.fromkeys(BATCH_FIELDS)
+                | {
+                    "start_seq": found.start_seq,
+                    "end_seq": found.end_seq,
+                    "event_count": found.event_count,
+                    "bytes_uncompressed": found.bytes_uncompressed,
+                }
+            )
+            result.events += found.event_count
+        result.kept = _kept(at, last, head, cutoff)
+    except (AuditError, DatabaseError) as error:
+        result.outcome, result.error = Outcome.FAILED, _sentence(error)
+        if isinstance(error, log.RolledBackError):
+            result.outcome = Outcome.REFUSED
+    return _with_boundary(result)
+
+
+class _Run:
+    """One run, from lease to release."""
+
+    def __init__(
+        self,
+        grip: Grip,
+        trigger: ArchiveRun.Trigger,
+        requested_by: str,
+        override: bool,
+        max_batches: int | None,
+        watcher: Watcher | None,
+    ) -> None:
+        self.grip = grip
+        self.max_batches = max_batches
+        self.watcher = watcher or Watcher()
+        self.batches: list[ArchiveBatch] = []
+        self.seconds: dict[str, float] = {}
+        self.notes: list[str] = []
+        self.error: str | None = None
+        started = datetime.now(UTC)
+        self.row = ArchiveRun.objects.create(
+            trigger=trigger,
+            requested_by=requested_by,
+            override=override,
+            token=grip.token,
+            holder=guard.Process.current().label,
+            started_at=started,
+            cutoff=selection.cutoff_at(started),
+        )
+
+    # The nine steps ------------------------------------------------------------------------
+
+    def execute(self) -> Result:
+        """Run, and write down how it ended, whatever happens."""
+        try:
+            self.done(Step.LEASED)
+            if not (self.row.override or conf.archive_enabled()):
+                raise RefusedError("ARCHIVE_ENABLED is off: turn it on, or run archive_now.")
+            with self.phase("past"):
+                log.raise_fence(self.grip.token)  # 1
+                self.done(Step.FENCED)
+                self.finish_the_past()  # 2
+            while self.may_go_on() and (row := self.plan()) is not None:  # 3
+                self.archive(row)  # 4 to 7
+                self.purge(row)  # 8
+            outcome = Outcome.ARCHIVED if self.batches else Outcome.NOTHING_DUE  # 9
+        except InterruptedRunError as error:
+            outcome, self.error = Outcome.INTERRUPTED, str(error)
+        except (RefusedError, log.RolledBackError) as error:
+            outcome, self.error = Outcome.REFUSED, str(error)
+        except (AuditError, DatabaseError, OSError) as error:
+            outcome, self.error = Outcome.FAILED, _sentence(error)
+        except Exception as error:
+            logger.exception("The archive run failed in a way that nobody foresaw.")
+            outcome, self.error = Outcome.FAILED, _sentence(error)
+        return self.close(outcome)
+
+    def finish_the_past(self) -> None:
+        """Finish what earlier runs began: purge what is stored, adopt what the bucket holds."""
+        purge.settle_floor(self.grip)
+        self.delete_rows()
+        for row in ledger.stored():
+            self.confirm_by_reading(row)
+            self.purge(row)
+        at = ledger.position()
+        shelf = adoption.Shelf.look(at.seq)
+        self.done(Step.LISTED)
+        try:
+            while self.may_go_on() and (candidate := shelf.next(at)) is not None:
+                self.adopt(candidate)
+                at = ledger.position()
+        finally:
+            self.notes += shelf.notes
+
+    def adopt(self, candidate: adoption.Candidate) -> None:
+        """Record and purge a batch that is whole in the bucket and not in the ledger."""
+        adoption.check(candidate, log.current_state().head_seq)
+        manifest = candidate.manifest
+        row = adoption.row_for(candidate) or ledger.plan(
+            self.grip,
+            self.row,
+            ledger.position(),
+            manifest.end_seq,
+            manifest.bytes_uncompressed,
+        )
+        ledger.record(
+            self.grip,
+            self.row,
+            row,
+            manifest,
+            candidate.key,
+            candidate.sha256,
+            candidate.frontier,
+        )
+        self.batches.append(row)
+        self.notes.append(f"Adopted from the bucket: {candidate.key}")
+        self.done(Step.ADOPTED)
+        self.purge(row)
+
+    def plan(self) -> ArchiveBatch | None:
+        """Fix the range of the next batch, or take up the one that was fixed before."""
+        with self.phase("plan"):
+            row = ledger.planned()
+            at = ledger.position()
+            if row is None:
+                state = log.current_state()
+                last = selection.last_due(at.seq, state.head_seq, self.row.cutoff)
+                found = selection.next_range(at.seq, last)
+                self.row.kept = _kept(
+                    found.end_seq if found else at.seq, last, state.head_seq, self.row.cutoff
+                )
+                if found is None:
+                    return None
+                row = ledger.plan(self.grip, self.row, at, found.end_seq, found.bytes_uncompressed)
+            self.done(Step.RANGE_FIXED)
+        return row
+
+    def archive(self, row: ArchiveBatch) -> None:
+        """Encode, upload, confirm and record one planned batch."""
+        at = ledger.position()
+        with tempfile.TemporaryFile(prefix="dezky-audit-") as file:
+            encoded = self.encode(row, at, file)
+            manifest = selection.manifest_of(row, at, encoded)
+            data = manifest.to_bytes(conf.keyring())
+            manifest_sha256 = sha256(data).hexdigest()
+            name = ObjectName.of(Kind.MANIFEST, row.start_seq, row.end_seq, manifest_sha256)
+            manifest_key = name.key(conf.cold_prefix())
+            sent = self.upload(row, encoded, manifest.key, manifest_key, data)
+        with self.phase("confirm"):
+            for item in sent:
+                cold.confirm(item)
+            read_back, _ = cold.read_manifest(manifest_key, manifest_sha256)
+            if read_back != manifest:
+                raise cold.UnconfirmedError(f"{manifest_key} reads back as another manifest.")
+            self.done(Step.CONFIRMED)
+        with self.phase("record"):
+            ledger.record(
+                self.grip,
+                self.row,
+                row,
+                manifest,
+                manifest_key,
+                manifest_sha256,
+                encoded.frontier,
+            )
+            self.batches.append(row)
+            self.done(Step.RECORDED)
+
+    def encode(self, row: ArchiveBatch, at: ledger.Position, file: BinaryIO) -> selection.Encoded:
+        """Write the batch's object to a temporary file, every link recomputed."""
+        with self.phase("encode", row.event_count):
+            encoded = selection.encode(at, row.end_seq, file, self.watcher.advances)
+            self.done(Step.ENCODED)
+        return encoded
+
+    def upload(
+        self,
+        row: ArchiveBatch,
+        encoded: selection.Encoded,
+        jsonl_key: str,
+        manifest_key: str,
+        manifest: bytes,
+    ) -> list[cold.Sent]:
+        """PUT the object, then its manifest; the row learns each name before its PUT."""
+        with self.phase("upload", row.event_count):
+            ledger.name_objects(
+                self.grip, row, jsonl_key=jsonl_key, jsonl_sha256=encoded.digests.sha256
+            )
+            self.done(Step.JSONL_NAMED)
+            jsonl = cold.send(jsonl_key, encoded.file, encoded.digests, Kind.JSONL)
+            self.done(Step.JSONL_SENT)
+            ledger.name_objects(
+                self.grip,
+                row,
+                manifest_key=manifest_key,
+                manifest_sha256=sha256(manifest).hexdigest(),
+            )
+            self.done(Step.MANIFEST_NAMED)
+            sent = cold.send_manifest(manifest_key, manifest)
+            self.done(Step.MANIFEST_SENT)
+        return [jsonl, sent]
+
+    def confirm_by_reading(self, row: ArchiveBatch) -> None:
+        """Read both objects of a batch that an earlier run stored, before its rows go."""
+        manifest, _ = cold.read_manifest(row.manifest_key, row.manifest_sha256)
+        if (manifest.start_seq, manifest.end_link.hex()) != (row.start_seq, row.end_link):
+            raise cold.UnconfirmedError(f"{row.manifest_key} is not the manifest of {row}.")
+        cold.read_batch(manifest)
+        self.done(Step.CONFIRMED)
+
+    def purge(self, row: ArchiveBatch) -> None:
+        """Delete the rows of a stored batch."""
+        with self.phase("purge", row.event_count):
+            purge.raise_floor(self.grip, row)
+            self.done(Step.FLOOR_RAISED)
+            self.delete_rows()
+            self.done(Step.ROWS_DELETED)
+            purge.finish(self.grip, row)
+            self.done(Step.PURGED)
+
+    def delete_rows(self) -> None:
+        """Delete what is at or below the floor."""
+        for gone in purge.delete_rows():
+            self.watcher.advances(gone)
+            self.done(Step.CHUNK_DELETED)
+
+    # Bookkeeping -----------------------------------------------------------------------------
+
+    def may_go_on(self) -> bool:
+        """Say whether another batch may be begun."""
+        return self.max_batches is None or len(self.batches) < self.max_batches
+
+    def done(self, step: Step) -> None:
+        """Tell the watcher that a step is done, and stop here if that is asked for."""
+        self.watcher.done(step)
+        if self.watcher.stopping():
+            raise InterruptedRunError(
+                f"Stopped on request after the step '{step}'. Nothing was lost; the next run "
+                "goes on from there."
+            )
+
+    @contextmanager
+    def phase(self, name: str, events: int = 0) -> Iterator[None]:
+        """Time a phase, and show it on the run's row and to the watcher."""
+        self.row.phase = name
+        self.save("phase")
+        self.watcher.begins(name, events)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    def save(self, *fields: str) -> None:
+        """Write the run's counters down while it goes on, unless another run has closed it."""
+        self.row.batches = len(self.batches)
+        self.row.events = sum(row.event_count for row in self.batches)
+        self.row.bytes_uncompressed = sum(row.bytes_uncompressed for row in self.batches)
+        self.row.bytes_compressed = sum(row.bytes_compressed for row in self.batches)
+        names = ["batches", "events", "bytes_uncompressed", "bytes_compressed", *fields]
+        ArchiveRun.objects.filter(pk=self.row.pk, outcome=ArchiveRun.Outcome.RUNNING).update(
+            **{name: getattr(self.row, name) for name in names}
+        )
+
+    def close(self, outcome: Outcome) -> Result:
+        """Write down how the run ended."""
+        self.row.outcome = outcome.value
+        self.row.finished_at = datetime.now(UTC)
+        self.row.seconds = {name: round(spent, 3) for name, spent in self.seconds.items()}
+        self.row.notes = "\n".join(self.notes)
+        self.row.error = self.error or ""
+        try:
+            self.save("outcome", "finished_at", "seconds", "notes", "error", "kept")
+        except DatabaseError as error:
+            # The next run closes the row; what happened is still told to whoever asked.
+            logger.exception("How the run ended could not be written down.")
+            self.notes.append(f"The run's row could not be written: {_sentence(error)}")
+        return _with_boundary(
+            Result(
+                outcome,
+                run=self.row.pk,
+                batches=[
+                    {name: getattr(row, name) for name in BATCH_FIELDS} for row in self.batches
+                ],
+                events=self.row.events,
+                seconds=self.seconds,
+                error=self.error,
+                kept=self.row.kept,
+                notes=self.notes,
+            )
+        )
+
+
+def _kept(archived: int, last_due: int, head: int, cutoff: datetime) -> str:
+    """Say what stays in hot, and why."""
+    parts = []
+    if last_due > archived:
+        parts.append(f"seq {archived + 1:,}–{last_due:,}: due, left to a later batch")
+    if head > last_due:
+        parts.append(
+            f"seq {last_due + 1:,}–{head:,}: recorded at or after "
+            f"{cutoff:%Y-%m-%d %H:%M:%S} UTC, not older than {conf.retention_days()} days"
+        )
+    return "; ".join(parts) or "nothing"
+
+
+def _with_boundary(result: Result) -> Result:
+    """Add the tier boundary, where the databases can still tell it."""
+    try:
+        result.highest_archived_seq = ledger.highest_archived_seq()
+        floor = log.current_state().floor_seq
+        result.oldest_hot_seq = log.oldest_seq(above=floor)
+    except (AuditError, DatabaseError) as error:
+        result.notes.append(f"The tier boundary could not be read: {_sentence(error)}")
+    return result
+
+
+def _sentence(error: BaseException) -> str:
+    """Return an error's text, with its kind where the text is not one of ours."""
+    text = str(error) or "no text"
+    return text if isinstance(error, AuditError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,247 @@
+"""Misconfiguration, found before the first request: each with an id and what to do.
+
+Outside DEBUG a missing or weak secret is an error. docs/operate.md lists the ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, connections
+
+from dezky.env import SQLITE_PRAGMAS
+
+from . import conf
+from .format.errors import RecordError
+from .format.record import check
+from .format.signing import KeyringError
+
+MIN_SECRET_KEY = 50
+MIN_DIFFERENT_CHARACTERS = 5
+MAX_BATCH_EVENTS = 10_000_000
+SYNCHRONOUS_FULL = 2
+MIN_LEASE_SECONDS = 3
+
+
+@register(Tags.security)
+def check_secrets(**kwargs: Any) -> list[CheckMessage]:
+    """E001, E002: the Django secret and the signing key."""
+    return list(_secrets())
+
+
+def _secrets() -> Iterator[CheckMessage]:
+    level = checks.Warning if settings.DEBUG else Error
+    try:
+        secret = settings.SECRET_KEY
+    except ImproperlyConfigured:
+        secret = ""
+    if len(secret) < MIN_SECRET_KEY or len(set(secret)) < MIN_DIFFERENT_CHARACTERS:
+        yield level(
+            "SECRET_KEY is missing or weak.",
+            hint=f"Set SECRET_KEY (or SECRET_KEY_FILE) to at least {MIN_SECRET_KEY} random "
+            "characters.",
+            id="audit.E001",
+        )
+    try:
+        weak = not conf.keyring().signers
+        reason = "AUDIT_SIGNING_KEY is missing."
+        for key in conf.keyring().signers:
+            weak = len(set(key.secret)) < MIN_DIFFERENT_CHARACTERS
+            reason = "AUDIT_SIGNING_KEY is weak: it hardly varies."
+    except KeyringError as error:
+        weak, reason = True, str(error)
+    if weak:
+        yield level(
+            reason,
+            hint="Set AUDIT_SIGNING_KEY (or AUDIT_SIGNING_KEY_FILE) to base64 of 32 random bytes: "
+            "openssl rand -base64 32",
+            id="audit.E002",
+        )
+
+
+@register()
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """E003 to E012: what must be named, and what must lie within its limits."""
+    return list(_settings())
+
+
+def _settings() -> Iterator[CheckMessage]:
+    if not _is_name(conf.origin()):
+        yield Error(
+            "AUDIT_ORIGIN is missing or longer than 200 characters.",
+            hint="Name this log, such as 'dezky.example.eu'. The name is hashed into the chain "
+            "and can never be changed afterwards.",
+            id="audit.E003",
+        )
+    missing = [
+        name
+        for name, value in (
+            ("AUDIT_COLD_ENDPOINT", conf.cold_endpoint()),
+            ("AUDIT_COLD_BUCKET", conf.cold_bucket()),
+            ("AUDIT_COLD_ACCESS_KEY", conf.cold_keys()[0]),
+            ("AUDIT_COLD_SECRET_KEY", conf.cold_keys()[1]),
+        )
+        if not value
+    ]
+    if missing:
+        yield Error(
+            f"The cold store is not configured: {', '.join(missing)} missing.",
+            hint="Set the endpoint, the bucket and its keys; scripts/bootstrap.sh does it for a "
+            "local server.",
+            id="audit.E004",
+        )
+    prefix = conf.cold_prefix()
+    if not prefix or any(part in {"", ".", ".."} for part in prefix.split("/")):
+        yield Error(
+            f"AUDIT_COLD_PREFIX '{prefix}' is empty or has an empty part, '.' or '..' in it.",
+            hint="Use plain names and slashes, such as 'audit/v1'.",
+            id="audit.E005",
+        )
+    if conf.retention_days() < 0:
+        yield Error(
+            "AUDIT_HOT_RETENTION_DAYS is below zero.",
+            hint="Use 0 to archive all that was recorded before a run begins.",
+            id="audit.E006",
+        )
+    if not 0 <= conf.run_hour_utc() <= 23:
+        yield Error(
+            "ARCHIVE_RUN_HOUR_UTC is not an hour of the day.",
+            hint="Use 0 to 23; the default is 3.",
+            id="audit.E007",
+        )
+    if not 1 <= conf.batch_max_events() <= MAX_BATCH_EVENTS:
+        yield Error(
+            f"AUDIT_BATCH_MAX_EVENTS is not between 1 and {MAX_BATCH_EVENTS}.",
+            hint="The default is 102400.",
+            id="audit.E008",
+        )
+    if conf.batch_max_bytes() < 1:
+        yield Error(
+            "AUDIT_BATCH_MAX_BYTES is below 1.",
+            hint="The default is 268435456.",
+            id="audit.E009",
+        )
+    if conf.confirm_mode() not in {"head", "read"}:
+        yield Error(
+            f"AUDIT_CONFIRM is '{conf.confirm_mode()}'.",
+            hint="Use 'head', or 'read' to read every object back before hot rows are deleted.",
+            id="audit.E010",
+        )
+    if conf.lease_seconds() < MIN_LEASE_SECONDS:
+        yield Error(
+            f"AUDIT_LEASE_SECONDS is below {MIN_LEASE_SECONDS}.",
+            hint="A run renews its lease three times in that span; the default is 60.",
+            id="audit.E011",
+        )
+    if conf.dedup_days() < conf.retention_days():
+        yield Error(
+            "AUDIT_DEDUP_DAYS is shorter than AUDIT_HOT_RETENTION_DAYS.",
+            hint="A replay could be taken for news; leave it unset for retention + 30 days.",
+            id="audit.E012",
+        )
+
+
+def _is_name(text: str) -> bool:
+    try:
+        check(text)
+    except RecordError:
+        return False
+    return 0 < len(text) <= 200 and text.isprintable()
+
+
+@register()
+def check_engines(**kwargs: Any) -> list[CheckMessage]:
+    """E013, E014: engines that cannot hold the log."""
+    found: list[CheckMessage] = []
+    for alias, config in settings.DATABASES.items():
+        name = str(config.get("UNSUPPORTED", "")) or config["ENGINE"]
+        variable = "DATABASE_URL" if alias == "default" else "HOT_DATABASE_URL"
+        if "djongo" in name:
+            found.append(
+                Error(
+                    f"{variable} names djongo, which cannot hold the log: it leaves out unique "
+                    "constraints without a word, so that a chain could fork.",
+                    hint="Use a mongodb:// URL in HOT_DATABASE_URL, which is served by MongoDB's "
+                    "own backend for Django.",
+                    id="audit.E013",
+                )
+            )
+        elif "mongodb" in name:
+            found.append(
+                Error(
+                    f"{variable} names MongoDB, which this version does not serve yet.",
+                    hint="Leave HOT_DATABASE_URL empty, or use sqlite:// or postgres://.",
+                    id="audit.E014",
+                )
+            )
+    return found
+
+
+@register()
+def check_sqlite_options(**kwargs: Any) -> list[CheckMessage]:
+    """E015: the SQLite options without which an acknowledged event could be lost."""
+    found: list[CheckMessage] = []
+    for alias, config in settings.DATABASES.items():
+        if config["ENGINE"] != "django.db.backends.sqlite3":
+            continue
+        options = config.get("OPTIONS", {})
+        pragmas = dict(
+            part.lower().removeprefix("pragma ").split("=", 1)
+            for part in options.get("init_command", "").split(";")
+            if "=" in part
+        )
+        wrong = sorted(
+            name
+            for name in ("journal_mode", "synchronous")
+            if pragmas.get(name) != SQLITE_PRAGMAS[name].lower()
+        )
+        if options.get("transaction_mode") != "IMMEDIATE":
+            wrong.append("transaction_mode")
+        if wrong:
+            found.append(_sqlite_error("E015", alias, wrong))
+    return found
+
+
+@register(Tags.database)
+def check_sqlite_pragmas(
+    databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E016: the same, asked of the open database; runs with migrate and check --database."""
+    found: list[CheckMessage] = []
+    for alias in databases or ():
+        connection = connections[alias]
+        if connection.vendor != "sqlite":
+            continue
+        try:
+            wrong = list(_pragmas_not_in_force(connection))
+        except DatabaseError as error:
+            wrong = [str(error)]
+        if wrong:
+            found.append(_sqlite_error("E016", alias, wrong))
+    return found
+
+
+def _sqlite_error(number: str, alias: str, wrong: list[str]) -> Error:
+    return Error(
+        f"SQLite database '{alias}' does not run as it must: {', '.join(wrong)}.",
+        hint="It needs journal_mode=WAL, synchronous=FULL and transaction_mode=IMMEDIATE: remove "
+        "what overrides them, and keep the file in a folder of a local disk that can be written.",
+        id=f"audit.{number}",
+    )
+
+
+def _pragmas_not_in_force(connection: Any) -> Iterator[str]:
+    expected = {
+        "journal_mode": SQLITE_PRAGMAS["journal_mode"].lower(),
+        "synchronous": SYNCHRONOUS_FULL,
+    }
+    with connection.cursor() as cursor:
+        for name, value in expected.items():
+            actual = cursor.execute(f"PRAGMA {name}").fetchone()[0]
+            if actual != value:
+                yield f"{name} is {actual}"

@@ -1,0 +1,88 @@
+"""The one reader of this app's settings; nothing else reads `settings.AUDIT_*`."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from .format.signing import HmacKey, Keyring
+
+
+def origin() -> str:
+    """Return the name of this log, which is hashed into link 0."""
+    return str(settings.AUDIT_ORIGIN)
+
+
+def keyring() -> Keyring:
+    """Return the signing keys; raises KeyringError where the key is no key."""
+    text = settings.AUDIT_SIGNING_KEY
+    return Keyring([HmacKey.from_base64(text)] if text else [])
+
+
+def retention_days() -> int:
+    """Return how many days an event stays in hot; 0 means until the next run."""
+    return int(settings.AUDIT_HOT_RETENTION_DAYS)
+
+
+def batch_max_events() -> int:
+    """Return how many events a batch holds at most."""
+    return int(settings.AUDIT_BATCH_MAX_EVENTS)
+
+
+def batch_max_bytes() -> int:
+    """Return how many uncompressed bytes (newlines counted) a batch holds at most."""
+    return int(settings.AUDIT_BATCH_MAX_BYTES)
+
+
+def archive_enabled() -> bool:
+    """Say whether the archive may run without an operator's override."""
+    return bool(settings.ARCHIVE_ENABLED)
+
+
+def run_hour_utc() -> int:
+    """Return the hour of the nightly run."""
+    return int(settings.ARCHIVE_RUN_HOUR_UTC)
+
+
+def lease_seconds() -> int:
+    """Return how long a lease lives without being renewed."""
+    return int(settings.AUDIT_LEASE_SECONDS)
+
+
+def confirm_reads_everything() -> bool:
+    """Say whether confirmation reads every object back instead of trusting HEAD."""
+    return bool(settings.AUDIT_CONFIRM == "read")
+
+
+def confirm_mode() -> str:
+    """Return `AUDIT_CONFIRM` as it was given: `head` or `read`."""
+    return str(settings.AUDIT_CONFIRM)
+
+
+def cold_prefix() -> str:
+    """Return the prefix of every key in the bucket, without a slash at either end."""
+    return str(settings.AUDIT_COLD_PREFIX).strip("/")
+
+
+def cold_bucket() -> str:
+    """Return the bucket's name."""
+    return str(settings.AUDIT_COLD_BUCKET)
+
+
+def cold_endpoint() -> str:
+    """Return the URL of the object store."""
+    return str(settings.AUDIT_COLD_ENDPOINT)
+
+
+def cold_keys() -> tuple[str, str]:
+    """Return the access key and the secret key of the object store."""
+    return str(settings.AUDIT_COLD_ACCESS_KEY), str(settings.AUDIT_COLD_SECRET_KEY)
+
+
+def cold_sse() -> bool:
+    """Say whether every object must be stored encrypted by the server (AES256)."""
+    return bool(settings.AUDIT_COLD_SSE)
+
+
+def dedup_days() -> int:
+    """Return for how many days what was seen is remembered."""
+    return int(settings.AUDIT_DEDUP_DAYS)

@@ -1,0 +1,21 @@
+"""What can be wrong with a log, apart from what merely could not be looked at."""
+
+
+class AuditError(Exception):
+    """Base of every error of this project; its text is one sentence with what to do next."""
+
+
+class RecordError(AuditError):
+    """An event cannot become a record: it breaks a rule of the format."""
+
+
+class TamperedError(AuditError):
+    """What is there is not what was signed or chained."""
+
+
+class UnverifiableError(AuditError):
+    """It cannot be said whether a thing is right: a key is not known."""
+
+
+class GapError(AuditError):
+    """A seq, an object or a row that must be there is not."""

@@ -1,0 +1,62 @@
+"""Names of objects in the bucket.
+
+`<prefix>/<start_seq, 20 digits>-<end_seq, 20 digits>-<16 hex of its SHA-256>.jsonl.gz`, and the
+same with `.manifest.json`. A name carries the digest of what it names, so nothing can be
+overwritten by something else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+DIGEST_DIGITS = 16
+MAX_SEQ = 2**53 - 1
+
+
+class Kind(StrEnum):
+    """What an object of a batch is; the value is the end of its name."""
+
+    JSONL = ".jsonl.gz"
+    MANIFEST = ".manifest.json"
+
+
+PATTERN = re.compile(
+    r"(?P<start>[0-9]{20})-(?P<end>[0-9]{20})-(?P<digest>[0-9a-f]{16})"
+    r"(?P<kind>\.jsonl\.gz|\.manifest\.json)"
+)
+
+
+@dataclass(frozen=True, order=True)
+class ObjectName:
+    """One object of a batch, named by its range and the start of its digest."""
+
+    start_seq: int
+    end_seq: int
+    digest: str
+    kind: Kind
+
+    @classmethod
+    def of(cls, kind: Kind, start_seq: int, end_seq: int, sha256: str) -> ObjectName:
+        """Return the name of an object with this SHA-256 (64 hex digits)."""
+        return cls(start_seq, end_seq, sha256[:DIGEST_DIGITS], kind)
+
+    @classmethod
+    def parse(cls, name: str) -> ObjectName | None:
+        """Return the parts of a name without its prefix, or None if it is none of ours."""
+        match = PATTERN.fullmatch(name)
+        if match is None:
+            return None
+        start, end = int(match["start"]), int(match["end"])
+        if not 1 <= start <= end <= MAX_SEQ:
+            return None
+        return cls(start, end, match["digest"], Kind(match["kind"]))
+
+    def key(self, prefix: str) -> str:
+        """Return the object's whole key in the bucket."""
+        return f"{prefix}/{self}"
+
+    def __str__(self) -> str:
+        """Return the name without the prefix."""
+        return f"{self.start_seq:020d}-{self.end_seq:020d}-{self.digest}{self.kind.value}"

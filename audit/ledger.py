@@ -1,0 +1,169 @@
+"""The ledger: which range is where. Every write to it is made under a live lease.
+
+A row only goes forward, planned → stored → purged, by an update that requires the state before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from . import conf
+from .format.chain import genesis_link
+from .format.errors import TamperedError
+from .format.manifest import Manifest
+from .format.merkle import Frontier
+from .format.record import parse_time
+from .guard import Grip, LeaseLostError
+from .models import ArchiveBatch, ArchiveRun
+
+State = ArchiveBatch.State
+IN_COLD = (State.STORED, State.PURGED)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where cold ends: what the next batch must continue."""
+
+    seq: int
+    link: bytes
+    frontier: Frontier
+    manifest_sha256: str | None
+
+    @classmethod
+    def start(cls) -> Position:
+        """Return the position before the first event."""
+        return cls(0, genesis_link(conf.origin()), Frontier(), None)
+
+    @classmethod
+    def after(cls, row: ArchiveBatch) -> Position:
+        """Return the position after a stored batch; raises TamperedError where it cannot be."""
+        try:
+            frontier = Frontier.from_hex(row.end_seq, row.frontier)
+            link = bytes.fromhex(row.end_link)
+        except ValueError as error:
+            raise TamperedError(f"The ledger's row of {row} was changed: {error}.") from None
+        if frontier.root().hex() != row.root:
+            raise TamperedError(
+                f"The ledger's row of {row} was changed: its frontier does not make its root. "
+                "Restore the row from a backup."
+            )
+        return cls(row.end_seq, link, frontier, row.manifest_sha256)
+
+
+def position() -> Position:
+    """Return where cold ends by the ledger."""
+    row = ArchiveBatch.objects.filter(state__in=IN_COLD).order_by("-end_seq").first()
+    return Position.after(row) if row else Position.start()
+
+
+def highest_archived_seq() -> int:
+    """Return the newest seq that is stored in cold, 0 if none is."""
+    return (
+        ArchiveBatch.objects.filter(state__in=IN_COLD)
+        .order_by("-end_seq")
+        .values_list("end_seq", flat=True)
+        .first()
+        or 0
+    )
+
+
+def planned() -> ArchiveBatch | None:
+    """Return the batch that was planned and not yet stored, if there is one."""
+    return ArchiveBatch.objects.filter(state=State.PLANNED).order_by("start_seq").first()
+
+
+def stored() -> list[ArchiveBatch]:
+    """Return the batches that are stored and not yet purged, oldest first."""
+    return list(ArchiveBatch.objects.filter(state=State.STORED).order_by("start_seq"))
+
+
+def last_purged() -> ArchiveBatch | None:
+    """Return the newest batch that is purged, if there is one."""
+    return ArchiveBatch.objects.filter(state=State.PURGED).order_by("-end_seq").first()
+
+
+def plan(
+    grip: Grip, run: ArchiveRun, at: Position, end_seq: int, bytes_uncompressed: int
+) -> ArchiveBatch:
+    """Fix the range of the next batch; returns its row."""
+    with grip.transaction():
+        return ArchiveBatch.objects.create(
+            start_seq=at.seq + 1,
+            end_seq=end_seq,
+            event_count=end_seq - at.seq,
+            start_link=at.link.hex(),
+            bytes_uncompressed=bytes_uncompressed,
+            bucket=conf.cold_bucket(),
+            planned_at=datetime.now(UTC),
+            run=run,
+        )
+
+
+def name_objects(grip: Grip, row: ArchiveBatch, **names: str) -> None:
+    """Let a planned row learn the name and digest of an object before its PUT."""
+    with grip.transaction():
+        _advance(row, State.PLANNED, **names)
+
+
+def record(
+    grip: Grip,
+    run: ArchiveRun,
+    row: ArchiveBatch,
+    manifest: Manifest,
+    manifest_key: str,
+    manifest_sha256: str,
+    frontier: Frontier,
+) -> None:
+    """Mark a planned batch stored: both objects are confirmed and are what is signed."""
+    with grip.transaction():
+        _advance(
+            row,
+            State.PLANNED,
+            state=State.STORED,
+            end_seq=manifest.end_seq,
+            event_count=manifest.event_count,
+            start_link=manifest.start_link.hex(),
+            end_link=manifest.end_link.hex(),
+            root=manifest.root.hex(),
+            frontier=frontier.to_hex(),
+            last_recorded_at=parse_time(manifest.last_recorded_at),
+            bucket=conf.cold_bucket(),
+            jsonl_key=manifest.key,
+            jsonl_sha256=manifest.sha256,
+            manifest_key=manifest_key,
+            manifest_sha256=manifest_sha256,
+            bytes_uncompressed=manifest.bytes_uncompressed,
+            bytes_compressed=manifest.bytes_compressed,
+            archived_at=datetime.now(UTC),
+            run=run,
+        )
+
+
+def mark_purged(grip: Grip, row: ArchiveBatch) -> None:
+    """Mark a stored batch purged: its rows are gone from hot."""
+    with grip.transaction():
+        _advance(row, State.STORED, state=State.PURGED, purged_at=datetime.now(UTC))
+
+
+@contextmanager
+def still_stored(grip: Grip, row: ArchiveBatch) -> Iterator[None]:
+    """Hold the lease and the row's state while the floor is raised over it."""
+    with grip.transaction():
+        _advance(row, State.STORED)
+        yield
+
+
+def _advance(row: ArchiveBatch, before: str, **changes: Any) -> None:
+    """Change a row that is in the state `before`; raises LeaseLostError where it is not."""
+    changes = {"state": before, **changes}
+    if ArchiveBatch.objects.filter(pk=row.pk, state=before).update(**changes) != 1:
+        raise LeaseLostError(
+            f"{row} is no longer {before}: another run went on with it, so this one stops. "
+            "Nothing was lost; the next run goes on."
+        )
+    for name, value in changes.items():
+        setattr(row, name, value)

@@ -1,0 +1,168 @@
+"""Archive now: `manage.py archive_now`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+from tqdm import tqdm
+
+from audit import archive
+from audit.archive import Outcome, Result, Watcher
+from audit.management.entrance import stop_on_signal, who
+from audit.models import ArchiveRun
+
+EXIT_CODES = {
+    Outcome.ARCHIVED: 0,
+    Outcome.NOTHING_DUE: 0,
+    Outcome.PLANNED: 0,
+    Outcome.BUSY: 3,
+}
+MEGABYTE = 1_000_000
+
+
+def positive(text: str) -> int:
+    """Return a whole number from 1 up."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text} is not a whole number from 1 up")
+    return int(text)
+
+
+class Command(BaseCommand):
+    """An operator's own run: it does not ask for ARCHIVE_ENABLED."""
+
+    help = (
+        "Move every event older than AUDIT_HOT_RETENTION_DAYS to the cold store, confirm it "
+        "there, and delete it from hot."
+    )
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Keep the lines of the epilogue."""
+        return super().create_parser(
+            prog_name,
+            subcommand,
+            epilog="exit codes: 0 archived, nothing due or planned; 3 another run is busy; "
+            "1 interrupted, refused or failed; 2 wrong usage",
+            formatter_class=RawDescriptionHelpFormatter,
+            **kwargs,
+        )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take the documented options."""
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print the plan and change nothing"
+        )
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument(
+            "--max-batches", type=positive, metavar="N", help="archive at most N batches"
+        )
+
+    def handle(
+        self, *args: Any, dry_run: bool, json: bool, max_batches: int | None, **options: Any
+    ) -> None:
+        """Run, print the outcome, exit with its code."""
+        if dry_run:
+            result = archive.dry_run(max_batches=max_batches)
+        else:
+            with stop_on_signal() as stop, Terminal(stop, show=not json) as watcher:
+                result = archive.run(
+                    trigger=ArchiveRun.Trigger.COMMAND,
+                    requested_by=who(),
+                    override=True,
+                    max_batches=max_batches,
+                    watcher=watcher,
+                )
+        if json:
+            self.stdout.write(as_json(result))
+        else:
+            for line in as_lines(result):
+                self.stdout.write(line)
+            if result.error:
+                self.stderr.write(self.style.ERROR(result.error))
+        if code := EXIT_CODES.get(result.outcome, 1):
+            sys.exit(code)
+
+
+class Terminal(Watcher):
+    """Shows a run's progress on a terminal, and stops it on a signal."""
+
+    def __init__(self, stop: threading.Event, show: bool) -> None:
+        """Take the event that stops the run; `show`: draw a bar, if there is a terminal."""
+        self.stop = stop
+        self.bar: tqdm[Any] = tqdm(
+            unit=" events", unit_scale=True, leave=False, disable=None if show else True
+        )
+
+    def __enter__(self) -> Terminal:
+        """Begin."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Clear the bar."""
+        self.bar.close()
+
+    def begins(self, phase: str, events: int) -> None:
+        """Start the bar anew for a phase."""
+        self.bar.set_description(phase)
+        self.bar.reset(total=events or None)
+
+    def advances(self, events: int) -> None:
+        """Move the bar."""
+        self.bar.update(events)
+
+    def stopping(self) -> bool:
+        """Say whether a signal came."""
+        return self.stop.is_set()
+
+
+def as_json(result: Result) -> str:
+    """Return the documented JSON object."""
+    return json.dumps(result.to_json(), ensure_ascii=False)
+
+
+def as_lines(result: Result) -> list[str]:
+    """Return what a person reads."""
+    lines = []
+    for batch in result.batches:
+        size = f"{batch['bytes_uncompressed'] / MEGABYTE:,.1f} MB"
+        if batch["bytes_compressed"]:
+            size += f", {batch['bytes_compressed'] / MEGABYTE:,.1f} MB compressed"
+        lines.append(
+            f"batch {batch['start_seq']:,}–{batch['end_seq']:,}: "
+            f"{batch['event_count']:,} events, {size}"
+        )
+        if batch["manifest_key"]:
+            lines.append(f"  {batch['manifest_key']}")
+    lines += [f"note: {note}" for note in result.notes]
+    if result.kept:
+        lines.append(f"kept in hot: {result.kept}")
+    if result.seconds and result.batches:
+        lines += phase_table(result)
+    name = result.outcome.value.replace("_", " ")
+    run = f" (run {result.run})" if result.run else ""
+    lines.append(
+        f"{name}{run}: {result.events:,} events in {len(result.batches):,} "
+        f"{'batch' if len(result.batches) == 1 else 'batches'}"
+    )
+    oldest = f"{result.oldest_hot_seq:,}" if result.oldest_hot_seq else "none"
+    highest = f"{result.highest_archived_seq:,}" if result.highest_archived_seq else "none"
+    lines.append(f"tier boundary: highest archived seq {highest}, oldest hot seq {oldest}")
+    return lines
+
+
+def phase_table(result: Result) -> list[str]:
+    """Return a table of the phases: seconds, events a second, megabytes a second."""
+    size = sum(batch["bytes_uncompressed"] for batch in result.batches)
+    rows = [*result.seconds.items(), ("total", sum(result.seconds.values()))]
+    lines = [f"{'phase':<10}{'seconds':>10}{'events/s':>14}{'MB/s':>10}"]
+    for phase, seconds in rows:
+        spent = max(seconds, 0.001)
+        lines.append(
+            f"{phase:<10}{seconds:>10.3f}{result.events / spent:>14,.0f}"
+            f"{size / MEGABYTE / spent:>10,.1f}"
+        )
+    return lines

@@ -1,0 +1,260 @@
+"""Take in a file of generic events: `manage.py ingest_events FILE|-`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from tqdm import tqdm
+
+from audit import ingest, log
+from audit.format.errors import AuditError, RecordError
+from audit.log import Draft
+from audit.management.entrance import interrupt_on_sigterm
+
+CHUNK_LINES = 2_000
+CHUNK_BYTES = 8 * 1024 * 1024
+COPY_BYTES = 1024 * 1024
+BOM = b"\xef\xbb\xbf"
+SHOWN_REJECTS = 20
+SHOWN_TENANTS = 20
+EXIT_REJECTS = 3
+EXIT_INTERRUPTED = 130
+
+
+class Command(BaseCommand):
+    """Bulk ingest from a file or standard input."""
+
+    help = (
+        "Append the events of a JSON Lines file (members: occurred_at, external_id, tenant, "
+        "actor, action, target, outcome, data). A line that cannot be taken is reported and goes "
+        "unchanged to a reject file. Run it again at will: what is there already is recognised. "
+        "Exit codes: 0 all lines are in, 3 some were rejected, 1 stopped by an error, 130 by "
+        "Ctrl-C or SIGTERM."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take the documented arguments."""
+        parser.add_argument("file", metavar="FILE", help="a file, or - for standard input")
+        parser.add_argument(
+            "--source", default="platform", help="who reports the events (default: platform)"
+        )
+        parser.add_argument(
+            "--rejects",
+            metavar="PATH",
+            help="the reject file; it must not exist (default: beside FILE, with the time)",
+        )
+
+    def handle(
+        self, *args: Any, file: str, source: str, rejects: str | None, **options: Any
+    ) -> None:
+        """Ingest, print the tally, exit with its code."""
+        if source == ingest.OWN_SOURCE or not source or len(source) > 50:
+            raise CommandError(
+                f"'{source}' cannot be a source here: give a name of at most 50 characters other "
+                f"than '{ingest.OWN_SOURCE}', which is this software's own.",
+                returncode=2,
+            )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(interrupt_on_sigterm())
+            try:
+                stream: BinaryIO = (
+                    sys.stdin.buffer if file == "-" else stack.enter_context(Path(file).open("rb"))
+                )
+            except OSError as error:
+                raise CommandError(f"{file} cannot be read: {error.strerror}.") from None
+            reject_file = stack.enter_context(RejectFile(_reject_path(file, rejects)))
+            reader = stack.enter_context(ingest.line_reader(source))
+            size = Path(file).stat().st_size if file != "-" else None
+            bar: tqdm[Any] = stack.enter_context(
+                tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None)
+            )
+            tally = Tally()
+            lines = _lines(stream, reject_file, tally, self.stderr)
+            interrupted = False
+            batch = Batch(tally)
+            try:
+                for number, line in lines:
+                    bar.update(len(line))
+                    text = line.rstrip(b"\r\n").removeprefix(BOM if number == 1 else b"")
+                    try:
+                        batch.add(number, reader.draft(text), len(line))
+                    except RecordError as error:
+                        reject_file.write(line)
+                        tally.reject(number, str(error), self.stderr)
+                    if batch.is_full():
+                        batch.append()
+                batch.append()
+            except KeyboardInterrupt:
+                # An append that was under way is rolled back as a whole.
+                interrupted = True
+            except (AuditError, DatabaseError, OSError) as error:
+                self.report(file, tally, reject_file)
+                raise CommandError(
+                    f"Stopped at line {batch.first_line or tally.lines:,}; the lines before it "
+                    f"are in, it and those after it are not: {error} Then run the same command "
+                    "again: what is in already is recognised."
+                ) from None
+        self.report(file, tally, reject_file)
+        if interrupted:
+            self.stderr.write(
+                f"Stopped on request at line {batch.first_line or tally.lines:,}: run the same "
+                "command again to go on; what is in already is recognised."
+            )
+            sys.exit(EXIT_INTERRUPTED)
+        if tally.rejected:
+            sys.exit(EXIT_REJECTS)
+
+    def report(self, file: str, tally: Tally, reject_file: RejectFile) -> None:
+        """Print what became of the lines."""
+        if not tally.lines:
+            self.stdout.write(f"{file} holds no lines: nothing to ingest.")
+            return
+        seqs = f" (seq {tally.first_seq:,}–{tally.last_seq:,})" if tally.appended else ""
+        self.stdout.write(
+            f"{tally.lines:,} lines: {tally.appended:,} appended{seqs}, {tally.duplicates:,} "
+            f"duplicates, {tally.rejected:,} rejected"
+        )
+        if tally.conflicts:
+            self.stdout.write(
+                f"flagged: {tally.conflicts:,} say something else than an event with the same "
+                "external id; all are kept"
+            )
+        unknown = ingest.unknown_tenants(tally.tenants)
+        if unknown:
+            count = sum(tally.tenants[slug] for slug in unknown)
+            names = ", ".join(sorted(unknown)[:SHOWN_TENANTS])
+            more = " …" if len(unknown) > SHOWN_TENANTS else ""
+            self.stdout.write(
+                f"flagged: {count:,} events of {len(unknown):,} unknown tenants are kept: "
+                f"{_printable(names)}{more}"
+            )
+        if tally.rejected:
+            self.stdout.write(f"rejected lines, unchanged: {reject_file.path}")
+
+
+class Tally:
+    """What became of the lines of one file."""
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        self.lines = self.appended = self.duplicates = self.conflicts = self.rejected = 0
+        self.first_seq = self.last_seq = 0
+        self.tenants: Counter[str] = Counter()
+
+    def reject(self, number: int, reason: str, stderr: Any) -> None:
+        """Count a rejected line, and name it."""
+        self.rejected += 1
+        if self.rejected <= SHOWN_REJECTS:
+            stderr.write(f"line {number:,} rejected: {_printable(reason)}")
+        elif self.rejected == SHOWN_REJECTS + 1:
+            stderr.write("more lines rejected; the last line counts them")
+
+    def add(self, answer: log.Appended, draft: Draft) -> None:
+        """Count what append answered."""
+        self.conflicts += answer.conflict
+        if answer.duplicate:
+            self.duplicates += 1
+            return
+        self.appended += 1
+        self.first_seq = self.first_seq or answer.seq
+        self.last_seq = answer.seq
+        self.tenants[draft.event["tenant"]] += 1
+
+
+class Batch:
+    """The drafts that go in together."""
+
+    def __init__(self, tally: Tally) -> None:
+        """Count into this tally."""
+        self._tally = tally
+        self._drafts: list[Draft] = []
+        self._bytes = 0
+        self.first_line = 0
+
+    def add(self, number: int, draft: Draft, size: int) -> None:
+        """Add the draft of a line."""
+        self.first_line = self.first_line or number
+        self._drafts.append(draft)
+        self._bytes += size
+
+    def is_full(self) -> bool:
+        """Say whether it is time to append."""
+        return len(self._drafts) >= CHUNK_LINES or self._bytes >= CHUNK_BYTES
+
+    def append(self) -> None:
+        """Append what there is."""
+        for answer, draft in zip(log.append(self._drafts), self._drafts, strict=True):
+            self._tally.add(answer, draft)
+        self._drafts, self._bytes, self.first_line = [], 0, 0
+
+
+class RejectFile:
+    """Where rejected lines go, byte for byte; made when the first one comes."""
+
+    def __init__(self, path: Path) -> None:
+        """Write to this path, which must not exist."""
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> RejectFile:
+        """Begin."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file, if there is one."""
+        if self._file:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def write(self, part: bytes) -> None:
+        """Write a line, or a part of a long one; raises OSError."""
+        if self._file is None:
+            self._file = self.path.open("xb")
+        self._file.write(part)
+        self._file.flush()
+
+
+def _reject_path(file: str, given: str | None) -> Path:
+    if given:
+        return Path(given)
+    name = "stdin" if file == "-" else file
+    return Path(f"{name}.rejects-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z.jsonl")
+
+
+def _lines(
+    stream: BinaryIO, reject_file: RejectFile, tally: Tally, stderr: Any | TextIO
+) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, line with its end) of every line that is not blank and not too long.
+
+    A line that is too long goes to the reject file in parts and is never held as a whole.
+    """
+    number = 0
+    while line := stream.readline(ingest.MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > ingest.MAX_LINE_BYTES and not line.endswith(b"\n"):
+            tally.lines += 1
+            reject_file.write(line)
+            while part := stream.readline(COPY_BYTES):
+                reject_file.write(part)
+                if part.endswith(b"\n"):
+                    break
+            tally.reject(number, f"longer than {ingest.MAX_LINE_BYTES:,} bytes", stderr)
+        elif line.strip():
+            tally.lines += 1
+            yield number, line
+
+
+def _printable(text: str) -> str:
+    """Return a text that can be shown on any terminal."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )

@@ -1,0 +1,1 @@
+"""Benchmarks, run by hand: timing never decides a test."""

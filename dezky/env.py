@@ -1,0 +1,73 @@
+"""Reading the environment: values, secrets that may live in files, database URLs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+SQLITE_PRAGMAS = {
+    # An acknowledged event must survive a power cut, hence FULL and not NORMAL.
+    "journal_mode": "WAL",
+    "synchronous": "FULL",
+    "cache_size": "-65536",
+}
+SQLITE_BUSY_SECONDS = 20
+
+
+class Reader(environ.Env):  # type: ignore[misc]  # django-environ has no type hints
+    """`environ.Env` that also takes `NAME_FILE` for a secret and knows our engines."""
+
+    def secret(self, name: str) -> str:
+        """Return the secret `NAME`, or the content of the file that `NAME_FILE` names.
+
+        Empty where neither is set. Raises ImproperlyConfigured where both are, or where
+        the file cannot be read.
+        """
+        value: str = self.str(name, default="")
+        path: str = self.str(f"{name}_FILE", default="")
+        if not path:
+            return value
+        if value:
+            raise ImproperlyConfigured(f"Both {name} and {name}_FILE are set: remove one of them.")
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise ImproperlyConfigured(
+                f"{name}_FILE names {path}, which cannot be read ({reason}): "
+                "correct the path or its permissions."
+            ) from None
+
+    def database(self, name: str, default: str = "") -> dict[str, Any]:
+        """Return Django's settings of the database at the URL in `name`, none if it is unset.
+
+        An engine that this project cannot use becomes Django's dummy engine with its name
+        under `UNSUPPORTED`, so that the system checks can say what to do instead of an
+        import failing first.
+        """
+        url = self.secret(name) or default
+        if not url:
+            return {}
+        scheme = url.partition(":")[0].lower()
+        if scheme in {"djongo", "mongodb", "mongodb+srv"}:
+            return {
+                "ENGINE": "django.db.backends.dummy",
+                "UNSUPPORTED": scheme.partition("+")[0],
+            }
+        config: dict[str, Any] = self.db_url_config(url)
+        if not config.get("ENGINE"):
+            raise ImproperlyConfigured(
+                f"{name} has the unknown scheme '{scheme}': use sqlite:// or postgres://."
+            )
+        if config["ENGINE"] == "django.db.backends.sqlite3":
+            config["OPTIONS"] = {
+                "timeout": SQLITE_BUSY_SECONDS,
+                "transaction_mode": "IMMEDIATE",
+                "init_command": ";".join(f"PRAGMA {k}={v}" for k, v in SQLITE_PRAGMAS.items()),
+                **config.get("OPTIONS", {}),
+            }
+        config["CONN_HEALTH_CHECKS"] = True
+        return config

@@ -1,0 +1,164 @@
+"""All settings, read from the environment (and from `.env` beside manage.py, if there is one).
+
+A variable of the real environment wins over `.env`. Each secret may come from the file that
+`NAME_FILE` names. The table in the README says what each variable means.
+"""
+
+import os
+from pathlib import Path
+
+from dezky.env import Reader
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = Reader()
+env_file = os.environ.get("DEZKY_ENV_FILE", str(BASE_DIR / ".env"))
+if env_file and Path(env_file).is_file():
+    Reader.read_env(env_file)
+
+# Django ------------------------------------------------------------------------------------
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = env.secret("SECRET_KEY") or ("only-for-debug-" * 5 if DEBUG else "")
+LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=sorted(LOOPBACK) if DEBUG else [])
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "csp",
+    "tenants",
+    "audit",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+]
+ROOT_URLCONF = "dezky.urls"
+WSGI_APPLICATION = "dezky.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "var" / "static"
+
+# Cookies are secure and HTTPS is insisted on wherever a name other than loopback is served:
+# there is no switch that could be forgotten.
+LOOPBACK_ONLY = bool(ALLOWED_HOSTS) and LOOPBACK.issuperset(ALLOWED_HOSTS)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not LOOPBACK_ONLY
+SECURE_SSL_REDIRECT = not LOOPBACK_ONLY
+SECURE_HSTS_SECONDS = 0 if LOOPBACK_ONLY else 365 * 24 * 3600
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not LOOPBACK_ONLY
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "form-action": ["'self'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+    },
+}
+
+# Databases: `hot` is a second alias only where it is another database ------------------------
+
+DATABASES = {
+    "default": env.database("DATABASE_URL", f"sqlite:///{BASE_DIR}/var/dezky.sqlite3"),
+}
+if hot := env.database("HOT_DATABASE_URL"):
+    DATABASES["hot"] = hot
+DATABASE_ROUTERS = ["audit.routers.HotRouter"]
+
+REDIS_URL = env.secret("REDIS_URL")
+
+# Cold storage -------------------------------------------------------------------------------
+
+AUDIT_COLD_ENDPOINT = env.str("AUDIT_COLD_ENDPOINT", default="")
+AUDIT_COLD_REGION = env.str("AUDIT_COLD_REGION", default="us-east-1")
+AUDIT_COLD_BUCKET = env.str("AUDIT_COLD_BUCKET", default="")
+AUDIT_COLD_ACCESS_KEY = env.secret("AUDIT_COLD_ACCESS_KEY")
+AUDIT_COLD_SECRET_KEY = env.secret("AUDIT_COLD_SECRET_KEY")
+AUDIT_COLD_SSE = env.bool("AUDIT_COLD_SSE", default=False)
+AUDIT_COLD_PREFIX = env.str("AUDIT_COLD_PREFIX", default="audit/v1")
+
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+    "cold": {
+        "BACKEND": "audit.storage.ColdStorage",
+        "OPTIONS": {
+            "endpoint_url": AUDIT_COLD_ENDPOINT or None,
+            "region_name": AUDIT_COLD_REGION,
+            "bucket_name": AUDIT_COLD_BUCKET,
+            "access_key": AUDIT_COLD_ACCESS_KEY or None,
+            "secret_key": AUDIT_COLD_SECRET_KEY or None,
+        },
+    },
+}
+
+# The log and its archive --------------------------------------------------------------------
+
+AUDIT_ORIGIN = env.str("AUDIT_ORIGIN", default="")
+AUDIT_SIGNING_KEY = env.secret("AUDIT_SIGNING_KEY")
+AUDIT_HOT_RETENTION_DAYS = env.int("AUDIT_HOT_RETENTION_DAYS", default=90)
+AUDIT_DEDUP_DAYS = env.int("AUDIT_DEDUP_DAYS", default=AUDIT_HOT_RETENTION_DAYS + 30)
+AUDIT_BATCH_MAX_EVENTS = env.int("AUDIT_BATCH_MAX_EVENTS", default=102_400)
+AUDIT_BATCH_MAX_BYTES = env.int("AUDIT_BATCH_MAX_BYTES", default=256 * 1024 * 1024)
+AUDIT_CONFIRM = env.str("AUDIT_CONFIRM", default="head")
+AUDIT_LEASE_SECONDS = env.int("AUDIT_LEASE_SECONDS", default=60)
+ARCHIVE_ENABLED = env.bool("ARCHIVE_ENABLED", default=False)
+ARCHIVE_RUN_HOUR_UTC = env.int("ARCHIVE_RUN_HOUR_UTC", default=3)
+
+# Logging: to standard error, one line an entry ------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="WARNING")},
+}

@@ -1,0 +1,9 @@
+"""WSGI entrance."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dezky.settings")
+
+application = get_wsgi_application()
