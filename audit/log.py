@@ -37,7 +37,7 @@ from .routers import hot_alias
 
 KEY_BYTES = 16
 READ_CHUNK = 5_000
-DELETE_CHUNK = 10_000
+DELETE_CHUNK = 5_000
 KEYS_A_QUERY = 900
 SEQ_DIGITS = 16  # of 2**53 - 1, the largest seq that JSON can carry exactly
 UNASSIGNED = {"id": "0" * 36, "recorded_at": "0" * 24, "seq": 10**SEQ_DIGITS - 1}

@@ -90,7 +90,7 @@ show() {
     printf '\n%s\n' "$label"
     run "$@" || code=$?
     [[ $code -eq 0 ]] || fail "$label: failed with exit code $code, see above."
-    printf '  took %s\n' "$(seconds_since "$from")"
+    printf 'took %s\n' "$(seconds_since "$from")"
 }
 
 # One at a time in this folder ----------------------------------------------------------------

@@ -114,7 +114,7 @@ def pids_with_files_below(folder: Path) -> set[int]:
 def open_files() -> Iterator[tuple[int, str]]:
     """Yield (pid, target) of every open file that may be looked at."""
     try:
-        pids = [int(name) for name in os.listdir(PROC) if name.isdigit()]
+        pids = [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
     except OSError:
         return
     for pid in pids:
@@ -124,14 +124,13 @@ def open_files() -> Iterator[tuple[int, str]]:
 
 def open_files_of(pid: int) -> Iterator[str]:
     """Yield the targets of the process's open files, none where they may not be looked at."""
-    descriptors = PROC / str(pid) / "fd"
     try:
-        names = os.listdir(descriptors)
+        links = list((PROC / str(pid) / "fd").iterdir())
     except OSError:
         return
-    for name in names:
+    for link in links:
         with suppress(OSError):
-            yield os.readlink(descriptors / name)
+            yield str(link.readlink())
 
 
 if __name__ == "__main__":

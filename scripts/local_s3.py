@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run an S3 server (SeaweedFS) on loopback, in the foreground, until it is told to stop.
 
-    AUDIT_COLD_ACCESS_KEY=… AUDIT_COLD_SECRET_KEY=… local_s3.py --dir DIR [--port 8333] [--bucket B]
+    AUDIT_COLD_ACCESS_KEY=… AUDIT_COLD_SECRET_KEY=… local_s3.py --dir DIR [--port N] [--bucket B]
 
 Prints `ready http://127.0.0.1:PORT` when the server answers to those credentials and the bucket
 exists. SIGTERM and SIGINT stop it. Its data and its log (`weed.log`) are in DIR.
@@ -416,7 +416,7 @@ def remove_dead_sockets(own: Ports) -> None:
     Not only our own: a server that was killed cannot, nor can the one who started it.
     """
     endings = tuple(f"-{port}.sock" for port in own.values())
-    for path in Path("/tmp").glob("seaweedfs-*.sock"):
+    for path in Path("/tmp").glob("seaweedfs-*.sock"):  # noqa: S108 (its choice, not ours)
         with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
             if probe.connect_ex(str(path)) != errno.ECONNREFUSED:
                 continue

@@ -26,14 +26,14 @@ def main() -> int:
 
     if User.objects.filter(username=NAME).exists():
         sys.stdout.write(
-            f"  '{NAME}' is there already; a new password: manage.py changepassword {NAME}\n"
+            f"'{NAME}' is there already; a new password: manage.py changepassword {NAME}\n"
         )
         return 0
     password = "-".join(
         "".join(secrets.choice(LETTERS) for _ in range(GROUP)) for _ in range(GROUPS)
     )
     User.objects.create_superuser(NAME, email="", password=password)
-    sys.stdout.write(f"  '{NAME}' with password {password} (it is not shown again)\n")
+    sys.stdout.write(f"'{NAME}' with password {password} (it is not shown again)\n")
     return 0
 
 

@@ -51,10 +51,15 @@ if [[ -e var ]]; then
     "$python" scripts/holders.py files var 9>&- || fail 'Stop what uses them first.'
 fi
 
+endpoint=$(sed -n 's/^AUDIT_COLD_ENDPOINT=//p' .env 2>/dev/null | tail -n 1 || true)
 printf 'This destroys, for good:\n'
 for target in "${there[@]}"; do
     printf '  %-8s%s\n' "$target" "$(measure "$target")"
 done
+if [[ -n $endpoint && ! $endpoint =~ ^http://(127\.0\.0\.1|localhost)([:/]|$) ]]; then
+    printf 'Objects at %s stay. A new log needs another AUDIT_ORIGIN and AUDIT_COLD_PREFIX.\n' \
+        "$endpoint"
+fi
 if $ask; then
     answer=
     read -r -p "Type 'yes' to go on: " answer || true

@@ -3,7 +3,8 @@
 #
 #   ./scripts/test.sh [PYTEST ARGUMENTS]
 #
-# Reads no .env: the checks run with settings made up for them.
+# With arguments, only those tests run, and how much they cover is not measured. Reads no .env:
+# the checks run with settings made up for them.
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
@@ -55,7 +56,10 @@ if ! holds dev; then
         "$python" -m venv .venv
     fi
     rm -f .venv/installed
-    "${pip_install[@]}" -r requirements-dev.txt
+    if ! "${pip_install[@]}" -r requirements-dev.txt >"$scratch/pip" 2>&1; then
+        cat "$scratch/pip" >&2
+        exit 1
+    fi
     stamp dev
 fi
 export PATH="$PWD/.venv/bin:$PATH" DEZKY_ENV_FILE=
@@ -63,9 +67,13 @@ export PATH="$PWD/.venv/bin:$PATH" DEZKY_ENV_FILE=
 check ruff check
 check ruff format --check
 check mypy
-check lint-imports
+check lint-imports --no-logo
 check shellcheck -x scripts/*.sh .ci/run
 check production makemigrations --check --dry-run
 check production check --deploy --fail-level WARNING
 check python scripts/check_links.py
-check python -m pytest -n 2 --cov --cov-branch "$@"
+if [[ $# -eq 0 ]]; then
+    check python -m pytest -n 2 --cov --cov-branch
+else
+    check python -m pytest "$@"
+fi

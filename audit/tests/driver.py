@@ -1,0 +1,172 @@
+"""Runs our use cases in a process of its own, and pauses where a test wants to kill it.
+
+    python -m audit.tests.driver archive [--pause WHERE]
+    python -m audit.tests.driver append --name NAME --calls N --each K [--pause WHERE]
+
+WHERE is one of
+    step:NAME[:n]    after the n-th time that a step of the archive is done
+    sql:TEXT[:n]     after the n-th statement that has TEXT in it, before its commit
+    send:OP[:n]      before the n-th request of an S3 operation is sent
+    body:OP[:n]      when a part of the body of that request has been sent
+    call:append[:n]  before the n-th call of append
+
+It prints `paused WHERE` and waits for a line on standard input. Nothing of ours is replaced:
+the hooks are the archive's own watcher, Django's execute wrapper and botocore's events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import django
+
+
+class Pause:
+    """Waits at the n-th time that a place is passed."""
+
+    def __init__(self, where: str | None) -> None:
+        self.where = where
+        match = re.fullmatch(r"(\w+):(.*?)(?::(\d+))?", where or "")
+        self.kind, self.place = (match[1], match[2]) if match else ("", "")
+        self.left = int(match[3] or 1) if match else 0
+
+    def passes(self, kind: str, text: str, *, inside: bool = False) -> None:
+        """Pass a place."""
+        if kind != self.kind or not (self.place in text if inside else self.place == text):
+            return
+        self.left -= 1
+        if self.left == 0:
+            say(f"paused {self.where}")
+            sys.stdin.readline()
+
+
+def say(text: str) -> None:
+    """Print a line that the test reads at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+class PausingBody:
+    """A request's body that pauses when its first part has been read."""
+
+    def __init__(self, body: Any, pause: Callable[[], None]) -> None:
+        self._body, self._pause, self._parts = body, pause, 0
+
+    def read(self, size: int = -1) -> Any:
+        self._parts += 1
+        if self._parts == 2:
+            self._pause()
+        return self._body.read(min(size, 1000) if self._parts == 1 else size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
+
+
+def hook_database(pause: Pause) -> None:
+    """Pass every statement."""
+    from django.db import connections
+
+    from audit.routers import hot_alias
+
+    def wrapper(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        result = execute(sql, params, many, context)
+        pause.passes("sql", sql, inside=True)
+        return result
+
+    for alias in {"default", hot_alias()}:
+        connections[alias].execute_wrappers.append(wrapper)
+
+
+def hook_storage(pause: Pause) -> None:
+    """Pass every request to the object store."""
+    from django.core.files.storage import storages
+
+    from audit.storage import ColdStorage
+
+    def before_send(request: Any, event_name: str, **kwargs: Any) -> None:
+        operation = event_name.rpartition(".")[2]
+        pause.passes("send", operation)
+        if pause.kind == "body" and hasattr(request.body, "read"):
+            request.body = PausingBody(request.body, lambda: pause.passes("body", operation))
+
+    client = cast(ColdStorage, storages["cold"]).connection.meta.client
+    client.meta.events.register("before-send.s3", before_send)
+
+
+def archive(pause: Pause) -> None:
+    """Run the archive; print its result."""
+    from audit import archive as use_case
+    from audit.models import ArchiveRun
+
+    class Watcher(use_case.Watcher):
+        def done(self, step: use_case.Step) -> None:
+            say(f"done {step}")
+            pause.passes("step", step)
+
+    result = use_case.run(
+        trigger=ArchiveRun.Trigger.COMMAND,
+        requested_by="driver",
+        override=True,
+        watcher=Watcher(),
+    )
+    say(f"outcome {result.outcome}: {result.error}")
+
+
+def append(pause: Pause, name: str, calls: int, each: int) -> None:
+    """Append; print `acknowledged SEQ ID` for each event, `busy WHY` and try again where busy."""
+    from audit import ingest, log
+
+    for call in range(calls):
+        pause.passes("call", "append")
+        drafts = [
+            ingest.draft(
+                ingest.generic_event(
+                    "platform",
+                    {
+                        "occurred_at": datetime.now(UTC).isoformat(),
+                        "external_id": f"{name}-{call}-{number}",
+                        "action": "tested",
+                    },
+                ),
+                "driver",
+            )
+            for number in range(each)
+        ]
+        while True:
+            try:
+                answers = log.append(drafts)
+                break
+            except log.BusyError as error:
+                say(f"busy {error}")
+        for draft, answer in zip(drafts, answers, strict=True):
+            say(f"acknowledged {answer.seq} {draft.event['external_id']}")
+
+
+def main() -> None:
+    """Take the arguments and go."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["archive", "append"])
+    parser.add_argument("--pause")
+    parser.add_argument("--name", default="driver")
+    parser.add_argument("--calls", type=int, default=1)
+    parser.add_argument("--each", type=int, default=1)
+    arguments = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dezky.settings")
+    django.setup()
+    pause = Pause(arguments.pause)
+    hook_database(pause)
+    if arguments.what == "archive":
+        hook_storage(pause)
+        archive(pause)
+    else:
+        append(pause, arguments.name, arguments.calls, arguments.each)
+
+
+if __name__ == "__main__":
+    main()

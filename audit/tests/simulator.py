@@ -1,0 +1,234 @@
+"""A small driver of the real thing: real processes over real files and a real S3 server.
+
+A `Site` is one deployment. Its processes are the commands that an operator types, and
+`audit.tests.driver`, which runs our own use cases and stops where a test wants to kill them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import boto3
+from botocore.config import Config
+
+from . import reader
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60
+EVENTS = 11_000
+BATCH_EVENTS = 5_200  # more than one chunk of a purge; what is due makes two batches
+
+
+@dataclass(frozen=True)
+class Template:
+    """A migrated database with `EVENTS` events over 180 days, and an empty one."""
+
+    full: Path
+    empty: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Template:
+        """Make both once."""
+        full, empty = folder / "full.sqlite3", folder / "empty.sqlite3"
+        _manage({"DATABASE_URL": f"sqlite:///{empty}"}, "migrate", "-v0")
+        shutil.copy(empty, full)
+        url = {"DATABASE_URL": f"sqlite:///{full}"}
+        _manage(url, "demo_events", f"--count={EVENTS}", "--days=180")
+        return cls(full, empty)
+
+
+def _manage(env: dict[str, str], *args: str) -> None:
+    subprocess.run(
+        [sys.executable, "manage.py", *args],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        check=True,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+
+
+class Site:
+    """One deployment: a database file, a prefix in the bucket, an environment."""
+
+    def __init__(self, folder: Path, template: Template) -> None:
+        self.folder = folder
+        self.template = template
+        self.database = folder / "site.sqlite3"
+        self.prefix = f"site/{uuid.uuid4()}"
+        self.env = {
+            **os.environ,
+            "DATABASE_URL": f"sqlite:///{self.database}",
+            "AUDIT_COLD_PREFIX": self.prefix,
+            "AUDIT_BATCH_MAX_EVENTS": str(BATCH_EVENTS),
+        }
+        self._processes: list[Process] = []
+        shutil.copy(template.full, self.database)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        for process in self._processes:
+            process.kill()
+
+    # Processes -------------------------------------------------------------------------------
+
+    def manage(self, *args: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        """Run a management command to its end."""
+        return subprocess.run(
+            [sys.executable, "manage.py", *args],
+            cwd=ROOT,
+            env=self.env,
+            input=data,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def archive(self, *args: str) -> dict[str, Any]:
+        """Run `archive_now --json`; return its answer with the exit code under `exit`."""
+        done = self.manage("archive_now", "--json", *args)
+        assert done.stdout, done.stderr.decode()
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return {**answer, "exit": done.returncode}
+
+    def driver(self, *args: str) -> Process:
+        """Start `audit.tests.driver`."""
+        process = Process([sys.executable, "-m", "audit.tests.driver", *args], self.env)
+        self._processes.append(process)
+        return process
+
+    # The state of things ---------------------------------------------------------------------
+
+    def start_empty(self, **env: str) -> None:
+        """Begin with an empty log, and with further settings."""
+        shutil.copy(self.template.empty, self.database)
+        self.env.update(env)
+
+    @contextmanager
+    def sql(self) -> Iterator[sqlite3.Connection]:
+        """Open the database behind the software's back, and commit."""
+        connection = sqlite3.connect(self.database, timeout=PATIENCE)
+        try:
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """Return what a query finds."""
+        with self.sql() as connection:
+            return connection.execute(query, values).fetchall()
+
+    def batches(self) -> list[tuple[int, int, str]]:
+        """Return (start, end, state) of every row of the ledger."""
+        return self.rows(
+            "SELECT start_seq, end_seq, state FROM audit_archivebatch ORDER BY start_seq"
+        )
+
+    def hot_seqs(self) -> set[int]:
+        """Return every seq that has a row in hot."""
+        return {row[0] for row in self.rows("SELECT seq FROM audit_auditevent")}
+
+    def floor(self) -> int:
+        """Return the floor."""
+        return int(self.rows("SELECT floor_seq FROM audit_logstate")[0][0])
+
+    @property
+    def bucket(self) -> Any:
+        """Return the bucket, spoken to directly."""
+        return boto3.resource(
+            "s3",
+            endpoint_url=self.env["AUDIT_COLD_ENDPOINT"],
+            region_name="us-east-1",
+            aws_access_key_id=self.env["AUDIT_COLD_ACCESS_KEY"],
+            aws_secret_access_key=self.env["AUDIT_COLD_SECRET_KEY"],
+            config=Config(s3={"addressing_style": "path"}),
+        ).Bucket(self.env["AUDIT_COLD_BUCKET"])
+
+    def objects(self) -> dict[str, bytes]:
+        """Return every object under the site's prefix."""
+        return {
+            item.key: item.get()["Body"].read()
+            for item in self.bucket.objects.filter(Prefix=f"{self.prefix}/")
+        }
+
+    def read_log(self) -> reader.Log:
+        """Read both tiers with the independent reader; raises where anything does not hold."""
+        key = base64.b64decode(self.env["AUDIT_SIGNING_KEY"])
+        origin = self.env["AUDIT_ORIGIN"]
+        return reader.read_all(self.objects(), self.prefix, key, origin, self.database)
+
+
+class Process:
+    """A process of the driver, which says on standard output where it is."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        self._popen = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Read its lines until one matches; fails the test where it ends first."""
+        assert self._popen.stdout is not None
+        for line in self._popen.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if match := re.search(pattern, line):
+                return match
+        raise AssertionError(f"ended without {pattern!r}:\n" + "\n".join(self.lines))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._popen.send_signal(number)
+
+    def go_on(self) -> None:
+        """Let it go on from where it paused."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write("go on\n")
+        self._popen.stdin.flush()
+
+    def finish(self) -> list[str]:
+        """Wait until it has ended well; return all that it said."""
+        assert self._popen.stdout is not None
+        self.lines += [line.rstrip("\n") for line in self._popen.stdout]
+        code = self._popen.wait(PATIENCE)
+        assert code == 0, f"exit code {code}:\n" + "\n".join(self.lines)
+        return self.lines
+
+    def kill(self) -> int:
+        """SIGKILL it, and see that this is what it died of; return its exit status."""
+        if self._popen.poll() is None:
+            self._popen.kill()
+        code = self._popen.wait(PATIENCE)
+        for stream in (self._popen.stdin, self._popen.stdout):
+            assert stream is not None
+            stream.close()
+        return code
