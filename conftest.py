@@ -53,7 +53,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert line.startswith("ready "), f"the S3 server did not start: {line!r}"
         endpoint = line.split()[1]
         os.environ["AUDIT_COLD_ENDPOINT"] = endpoint
-        cold = settings.STORAGES["cold"]
+        cold: Any = settings.STORAGES["cold"]
         options = {**cold["OPTIONS"], "endpoint_url": endpoint}
         storages = {**settings.STORAGES, "cold": {**cold, "OPTIONS": options}}
         with override_settings(AUDIT_COLD_ENDPOINT=endpoint, STORAGES=storages):

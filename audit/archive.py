@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 from django.db import DatabaseError
 
 from . import adoption, cold, conf, guard, ledger, log, purge, selection
-from .format.errors import AuditError
+from .format.errors import AuditError, GapError
 from .format.names import Kind, ObjectName
 from .guard import Grip
 from .models import ArchiveBatch, ArchiveRun
@@ -247,11 +247,22 @@ class _Run:
         except (RefusedError, log.RolledBackError) as error:
             outcome, self.error = Outcome.REFUSED, str(error)
         except (AuditError, DatabaseError, OSError) as error:
-            outcome, self.error = Outcome.FAILED, _sentence(error)
+            outcome, self.error = Outcome.FAILED, _sentence(self.explained(error))
         except Exception as error:
             logger.exception("The archive run failed in a way that nobody foresaw.")
             outcome, self.error = Outcome.FAILED, _sentence(error)
         return self.close(outcome)
+
+    def explained(self, error: BaseException) -> BaseException:
+        """Return why the run really failed.
+
+        What a run finds after another one has overtaken it may look like tampering (rows that
+        the other one has purged) and is none.
+        """
+        try:
+            return error if self.grip.is_live() else self.grip.lost()
+        except DatabaseError:
+            return error
 
     def finish_the_past(self) -> None:
         """Finish what earlier runs began: purge what is stored, adopt what the bucket holds."""
@@ -318,6 +329,11 @@ class _Run:
     def archive(self, row: ArchiveBatch) -> None:
         """Encode, upload, confirm and record one planned batch."""
         at = ledger.position()
+        if at.seq + 1 != row.start_seq:
+            raise GapError(
+                f"{row} does not follow seq {at.seq:,}, where the cold tier ends by the ledger: "
+                "nothing was sent. Check the ledger against the bucket."
+            )
         with tempfile.TemporaryFile(prefix="dezky-audit-") as file:
             encoded = self.encode(row, at, file)
             manifest = selection.manifest_of(row, at, encoded)
@@ -499,4 +515,9 @@ def _with_boundary(result: Result) -> Result:
 def _sentence(error: BaseException) -> str:
     """Return an error's text, with its kind where the text is not one of ours."""
     text = str(error) or "no text"
+    if log.is_lock_timeout(error):
+        return (
+            "The database stayed locked by another process: find out what holds it (a stalled or "
+            "stopped writer?), then run again. Nothing was lost."
+        )
     return text if isinstance(error, AuditError) else f"{type(error).__name__}: {text}"

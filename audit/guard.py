@@ -129,11 +129,19 @@ class Grip:
         """
         with log.write_transaction(DEFAULT_DB_ALIAS):
             if not self._renew():
-                raise LeaseLostError(
-                    f"Lease {self.token} has expired or was taken over: this run recorded and "
-                    "purged nothing more. The next run goes on where it stopped."
-                )
+                raise self.lost()
             yield
+
+    def is_live(self) -> bool:
+        """Say whether the lease is still ours."""
+        return Lease.objects.filter(name=NAME, token=self.token, expires_at__gt=Now()).exists()
+
+    def lost(self) -> LeaseLostError:
+        """Return the error of a run whose lease is gone."""
+        return LeaseLostError(
+            f"Lease {self.token} has expired or was taken over: this run recorded and purged "
+            "nothing more. The next run goes on where it stopped."
+        )
 
     def start(self) -> None:
         """Begin to renew."""
@@ -164,8 +172,8 @@ def lease() -> Iterator[Grip]:
 def _acquire() -> int:
     """Win the lease by a conditional update; return the new token."""
     me = Process.current()
-    Lease.objects.get_or_create(name=NAME)
     with log.write_transaction(DEFAULT_DB_ALIAS):
+        Lease.objects.get_or_create(name=NAME)
         row = Lease.objects.select_for_update().get(name=NAME)
         if row.expires_at is not None and not Process.holding(row).is_gone():
             free = Lease.objects.filter(name=NAME, token=row.token, expires_at__lte=Now())

@@ -136,13 +136,19 @@ def write_transaction(alias: str | None = None) -> Iterator[None]:
         with transaction.atomic(using=alias or hot_alias()):
             yield
     except OperationalError as error:
-        if "locked" not in str(error) and "timeout" not in str(error):
+        if not is_lock_timeout(error):
             raise
         raise BusyError(
             f"The database stayed locked by another process for "
             f"{time.monotonic() - started:.0f} s: nothing was written. Find out what holds it "
             "(a stalled or stopped writer?), then try again."
         ) from None
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Say whether a database gave up waiting for a lock."""
+    text = str(error)
+    return isinstance(error, OperationalError) and ("locked" in text or "lock timeout" in text)
 
 
 def locked_state() -> LogState:
@@ -326,10 +332,25 @@ def read_range(first: int, last: int) -> Iterator[tuple[int, bytes, bytes]]:
         rows = AuditEvent.objects.filter(seq__gte=first, seq__lte=last).order_by("seq")
         chunk = list(rows.values_list("seq", "record", "link")[:READ_CHUNK])
         for seq, record, link in chunk:
-            yield seq, bytes(record), bytes.fromhex(link)
+            yield seq, as_bytes(record), as_hash(link)
         if len(chunk) < READ_CHUNK:
             return
         first = chunk[-1][0] + 1
+
+
+def as_bytes(value: object) -> bytes:
+    """Return a binary column's value, whatever somebody may have put there instead."""
+    if isinstance(value, bytes | memoryview):
+        return bytes(value)
+    return str(value).encode("utf-8", "surrogatepass")
+
+
+def as_hash(value: object) -> bytes:
+    """Return a hash that is kept as hex; what is no hex becomes a hash that fits nothing."""
+    try:
+        return bytes.fromhex(str(value))
+    except ValueError:
+        return b""
 
 
 def read_sizes(first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -107,7 +107,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
     @admin.display(description="record")
     def pretty_record(self, event: AuditEvent) -> SafeString:
         """Return the record, indented for reading; the stored bytes stay as they are."""
-        raw = bytes(event.record)
+        raw = log.as_bytes(event.record)
         try:
             text = json.dumps(json.loads(raw), ensure_ascii=False, indent=2)
         except ValueError:

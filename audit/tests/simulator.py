@@ -15,6 +15,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,6 +107,19 @@ class Site:
             check=False,
         )
 
+    def start(self, *args: str) -> Process:
+        """Start a management command."""
+        process = Process([sys.executable, "manage.py", *args], self.env)
+        self._processes.append(process)
+        return process
+
+    def wait_until(self, query: str) -> None:
+        """Wait until a query's first value is true."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.rows(query)[0][0]:
+            assert time.monotonic() < deadline, query
+            time.sleep(0.001)
+
     def archive(self, *args: str) -> dict[str, Any]:
         """Run `archive_now --json`; return its answer with the exit code under `exit`."""
         done = self.manage("archive_now", "--json", *args)
@@ -125,6 +139,16 @@ class Site:
         """Begin with an empty log, and with further settings."""
         shutil.copy(self.template.empty, self.database)
         self.env.update(env)
+
+    def start_full(self, **env: str) -> None:
+        """Begin anew with the template's history, and with further settings."""
+        shutil.copy(self.template.full, self.database)
+        self.env.update(env)
+
+    def dump(self) -> list[str]:
+        """Return the whole database as text."""
+        with self.sql() as connection:
+            return list(connection.iterdump())
 
     @contextmanager
     def sql(self) -> Iterator[sqlite3.Connection]:
@@ -215,12 +239,12 @@ class Process:
         self._popen.stdin.write("go on\n")
         self._popen.stdin.flush()
 
-    def finish(self) -> list[str]:
-        """Wait until it has ended well; return all that it said."""
+    def finish(self, code: int = 0) -> list[str]:
+        """Wait until it has ended with this exit code; return all that it said."""
         assert self._popen.stdout is not None
         self.lines += [line.rstrip("\n") for line in self._popen.stdout]
-        code = self._popen.wait(PATIENCE)
-        assert code == 0, f"exit code {code}:\n" + "\n".join(self.lines)
+        ended = self._popen.wait(PATIENCE)
+        assert ended == code, f"exit code {ended}:\n" + "\n".join(self.lines)
         return self.lines
 
     def kill(self) -> int:

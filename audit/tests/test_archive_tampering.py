@@ -1,0 +1,154 @@
+"""Hot rows changed before they are archived: the run stops at that seq and deletes nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+import pytest
+
+from audit.format.chain import leaf_hash, next_link
+
+from .simulator import BATCH_EVENTS, Site
+
+AT = 3_000  # in the first batch
+Attack = Callable[[sqlite3.Connection], object]
+
+
+def edit_record(db: sqlite3.Connection) -> None:
+    db.execute(
+        "UPDATE audit_auditevent SET record = replace(record, 'success', 'failure') WHERE seq = ?",
+        [AT],
+    )
+    db.execute("UPDATE audit_auditevent SET record = CAST(record AS BLOB) WHERE seq = ?", [AT])
+
+
+def edit_record_as_text(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE audit_auditevent SET record = 'text' WHERE seq = ?", [AT])
+
+
+def edit_link_to_no_hex(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE audit_auditevent SET link = 'no link' WHERE seq = ?", [AT])
+
+
+def edit_link(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE audit_auditevent SET link = ? WHERE seq = ?", ["ab" * 32, AT])
+
+
+def edit_record_and_its_link(db: sqlite3.Connection) -> None:
+    """Recompute the link of the changed record: the next one then does not follow."""
+    (before,) = db.execute("SELECT link FROM audit_auditevent WHERE seq = ?", [AT - 2]).fetchone()
+    record = b'{"seq":%d}' % (AT - 1)
+    link = next_link(bytes.fromhex(before), leaf_hash(record)).hex()
+    db.execute(
+        "UPDATE audit_auditevent SET record = ?, link = ? WHERE seq = ?", [record, link, AT - 1]
+    )
+
+
+def remove(*seqs: int) -> Attack:
+    def attack(db: sqlite3.Connection) -> None:
+        db.executemany("DELETE FROM audit_auditevent WHERE seq = ?", [[seq] for seq in seqs])
+
+    return attack
+
+
+def swap(db: sqlite3.Connection) -> None:
+    """Swap two rows as a whole, links and all."""
+    for old, new in ((AT, -1), (AT + 700, AT), (-1, AT + 700)):
+        db.execute("UPDATE audit_auditevent SET seq = ? WHERE seq = ?", [new, old])
+
+
+def swap_records(db: sqlite3.Connection) -> None:
+    rows = dict(
+        db.execute(
+            "SELECT seq, record FROM audit_auditevent WHERE seq IN (?, ?)", [AT, AT + 1]
+        ).fetchall()
+    )
+    for seq, other in ((AT, AT + 1), (AT + 1, AT)):
+        db.execute("UPDATE audit_auditevent SET record = ? WHERE seq = ?", [rows[other], seq])
+
+
+ATTACKS: dict[str, tuple[Attack, str, int]] = {
+    "record edited": (edit_record, "was changed", AT),
+    "record edited as text": (edit_record_as_text, "was changed", AT),
+    "link edited to what is no hash": (edit_link_to_no_hex, "was changed", AT),
+    "link edited": (edit_link, "was changed", AT),
+    "record and its link edited": (edit_record_and_its_link, "was changed", AT),
+    "removed from the middle": (remove(AT), "is missing", AT),
+    "first row removed": (remove(1), "is missing", 1),
+    "last row of the batch removed": (remove(BATCH_EVENTS), "is missing", BATCH_EVENTS),
+    "a whole frame removed": (remove(*range(1025, 2049)), "is missing", 1025),
+    "two rows swapped": (swap, "was changed", AT),
+    "two records swapped": (swap_records, "was changed", AT),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_run_stops_there_says_so_and_deletes_nothing(site: Site, name: str) -> None:
+    attack, word, seq = ATTACKS[name]
+    with site.sql() as connection:
+        attack(connection)
+    hot = site.hot_seqs()
+
+    for _ in range(2):  # and again: nothing about it heals by itself
+        answer = site.archive()
+        assert (answer["outcome"], answer["exit"]) == ("failed", 1)
+        assert f"eq {seq:,} " in answer["error"]
+        assert word in answer["error"]
+        assert "deletes nothing" in answer["error"]
+        assert site.hot_seqs() == hot
+        assert site.objects() == {}
+        assert {state for *_, state in site.batches()} <= {"planned"}
+    errors = site.rows("SELECT outcome, error FROM audit_archiverun")
+    assert errors == [("failed", answer["error"])] * 2
+
+
+def test_what_comes_before_the_tampered_batch_is_archived(site: Site) -> None:
+    seq = BATCH_EVENTS + 10
+    with site.sql() as connection:
+        remove(seq)(connection)
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert f"Seq {seq:,} is missing" in answer["error"]
+    assert site.batches() == [(1, BATCH_EVENTS, "purged")]
+    assert min(site.hot_seqs()) == BATCH_EVENTS + 1
+
+
+def test_the_newest_due_row_removed_is_missed_too(site: Site) -> None:
+    newest = site.archive("--dry-run")["batches"][-1]["end_seq"]
+    with site.sql() as connection:
+        remove(newest)(connection)
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert f"Seq {newest:,} is missing" in answer["error"]
+
+
+def test_a_dry_run_finds_what_is_missing_too(site: Site) -> None:
+    with site.sql() as connection:
+        remove(AT)(connection)
+    answer = site.archive("--dry-run")
+    assert (answer["outcome"], answer["exit"]) == ("failed", 1)
+    assert f"Seq {AT:,} is missing" in answer["error"]
+
+
+def test_hot_rolled_back_behind_the_ledger_is_refused(site: Site) -> None:
+    assert site.archive()["outcome"] == "archived"
+    with site.sql() as connection:
+        connection.execute("UPDATE audit_logstate SET floor_seq = 0, head_seq = 100")
+    answer = site.archive()
+    assert (answer["outcome"], answer["exit"]) == ("refused", 1)
+    assert "hot was rolled back" in answer["error"]
+    ingest = site.manage(
+        "ingest_events", "-", data=b'{"occurred_at":"2026-01-01T00:00:00Z","action":"x"}'
+    )
+    assert ingest.returncode == 1
+    assert b"hot was rolled back" in ingest.stderr
+
+
+def test_a_ledger_row_whose_frontier_was_changed_stops_the_run(site: Site) -> None:
+    assert site.archive("--max-batches=1")["outcome"] == "archived"
+    with site.sql() as connection:
+        connection.execute("UPDATE audit_archivebatch SET frontier = '[]'")
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert "The ledger's row of batch 1–" in answer["error"]
