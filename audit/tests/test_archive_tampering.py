@@ -17,7 +17,7 @@ Attack = Callable[[sqlite3.Connection], object]
 
 def edit_record(db: sqlite3.Connection) -> None:
     db.execute(
-        "UPDATE audit_auditevent SET record = replace(record, 'success', 'failure') WHERE seq = ?",
+        "UPDATE audit_auditevent SET record = replace(record, 'tenant', 'Tenant') WHERE seq = ?",
         [AT],
     )
     db.execute("UPDATE audit_auditevent SET record = CAST(record AS BLOB) WHERE seq = ?", [AT])
