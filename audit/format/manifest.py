@@ -12,7 +12,7 @@ from .errors import RecordError, TamperedError
 from .frames import Frame
 from .merkle import Frontier
 from .names import MAX_SEQ, Kind, ObjectName
-from .record import parse
+from .record import format_time, parse, parse_time
 from .signing import Keyring, Signature, canonical
 
 FORMAT = "dezky-audit-manifest/v1"
@@ -132,6 +132,8 @@ class Manifest:
                 values[name] = _hash(value, name)
             elif field.type == "int":
                 values[name] = _number(value, name)
+            elif name.endswith("_at"):
+                values[name] = _time(value, name)
             else:
                 values[name] = _strings([value], name)[0]
         return cls(**values)
@@ -240,6 +242,16 @@ def _hash(value: object, what: str) -> bytes:
     return raw
 
 
+def _time(value: object, what: str) -> str:
+    text = _strings([value], what)[0]
+    try:
+        good = format_time(parse_time(text)) == text
+    except RecordError:
+        good = False
+    _shape(good, what)
+    return text
+
+
 def _frame(value: object) -> Frame:
     _shape(isinstance(value, dict), "a frame")
     assert isinstance(value, dict)
@@ -252,5 +264,5 @@ def _frame(value: object) -> Frame:
         count=_number(value["count"], "a frame's count"),
         end_link=_hash(value["end_link"], "a frame's end link"),
         subtrees=tuple(_hash(item, "a frame's subtree") for item in subtrees),
-        first_recorded_at=_strings([value["first_recorded_at"]], "a frame's time")[0],
+        first_recorded_at=_time(value["first_recorded_at"], "a frame's time"),
     )

@@ -47,7 +47,8 @@ def parse(line: bytes) -> dict[str, Any]:
             parse_float=_float,
         )
     except json.JSONDecodeError as error:
-        raise RecordError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+        what = error.msg.removesuffix(" at")
+        raise RecordError(f"not JSON: {what} at character {error.pos + 1}") from None
     except RecursionError:
         raise RecordError(f"deeper than {MAX_DEPTH} levels") from None
     if not isinstance(value, dict):

@@ -72,7 +72,11 @@ class Signature:
             raw = base64.b64decode(value["signature"], validate=True)
         except (binascii.Error, ValueError):
             raise TamperedError(f"the signature by {value['key_id'][:50]} is not base64") from None
-        return cls(value["key_id"], value["algorithm"], raw)
+        signature = cls(value["key_id"], value["algorithm"], raw)
+        if signature.to_json() != value:
+            # The same bytes can be written in several ways; a file has one.
+            raise TamperedError(f"the signature by {value['key_id'][:50]} is not base64")
+        return signature
 
 
 @dataclass(frozen=True)

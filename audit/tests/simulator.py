@@ -70,7 +70,7 @@ class Site:
     def __init__(self, folder: Path, template: Template) -> None:
         self.folder = folder
         self.template = template
-        self.database = folder / "site.sqlite3"
+        self.database = self.hot_database = folder / "site.sqlite3"
         self.prefix = f"site/{uuid.uuid4()}"
         self.env = {
             **os.environ,
@@ -145,6 +145,13 @@ class Site:
         shutil.copy(self.template.full, self.database)
         self.env.update(env)
 
+    def split(self) -> None:
+        """Keep the log in a database of its own, apart from the ledger."""
+        self.hot_database = self.folder / "hot.sqlite3"
+        self.database.rename(self.hot_database)
+        shutil.copy(self.template.empty, self.database)
+        self.env["HOT_DATABASE_URL"] = f"sqlite:///{self.hot_database}"
+
     def dump(self) -> list[str]:
         """Return the whole database as text."""
         with self.sql() as connection:
@@ -152,8 +159,9 @@ class Site:
 
     @contextmanager
     def sql(self) -> Iterator[sqlite3.Connection]:
-        """Open the database behind the software's back, and commit."""
+        """Open the database behind the software's back, and commit; the log's own as `hot`."""
         connection = sqlite3.connect(self.database, timeout=PATIENCE)
+        connection.execute("ATTACH ? AS hot", [str(self.hot_database)])
         try:
             with connection:
                 yield connection
@@ -173,11 +181,11 @@ class Site:
 
     def hot_seqs(self) -> set[int]:
         """Return every seq that has a row in hot."""
-        return {row[0] for row in self.rows("SELECT seq FROM audit_auditevent")}
+        return {row[0] for row in self.rows("SELECT seq FROM hot.audit_auditevent")}
 
     def floor(self) -> int:
         """Return the floor."""
-        return int(self.rows("SELECT floor_seq FROM audit_logstate")[0][0])
+        return int(self.rows("SELECT floor_seq FROM hot.audit_logstate")[0][0])
 
     @property
     def bucket(self) -> Any:
@@ -191,18 +199,19 @@ class Site:
             config=Config(s3={"addressing_style": "path"}),
         ).Bucket(self.env["AUDIT_COLD_BUCKET"])
 
+    def listing(self) -> dict[str, Any]:
+        """Return what the bucket says of each object under the site's prefix."""
+        return {item.key: item for item in self.bucket.objects.filter(Prefix=f"{self.prefix}/")}
+
     def objects(self) -> dict[str, bytes]:
         """Return every object under the site's prefix."""
-        return {
-            item.key: item.get()["Body"].read()
-            for item in self.bucket.objects.filter(Prefix=f"{self.prefix}/")
-        }
+        return {key: item.get()["Body"].read() for key, item in self.listing().items()}
 
     def read_log(self) -> reader.Log:
         """Read both tiers with the independent reader; raises where anything does not hold."""
         key = base64.b64decode(self.env["AUDIT_SIGNING_KEY"])
         origin = self.env["AUDIT_ORIGIN"]
-        return reader.read_all(self.objects(), self.prefix, key, origin, self.database)
+        return reader.read_all(self.objects(), self.prefix, key, origin, self.hot_database)
 
 
 class Process:

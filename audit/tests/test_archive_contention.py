@@ -174,6 +174,26 @@ def test_a_run_whose_fence_is_passed_raises_no_floor(site: Site) -> None:
     assert [state for *_, state in site.batches()] == ["stored"]
 
 
+def test_an_overtaken_run_raises_no_floor_even_if_the_ledger_was_restored(site: Site) -> None:
+    """The ledger's database is put back to when the stalled run held the lease: hot remembers."""
+    site.split()
+    stalled = site.driver("archive", "--pause=step:recorded")
+    stalled.wait_for("^paused")
+    stalled.signal(signal.SIGSTOP)
+    with site.sql() as connection:
+        lease = connection.execute("SELECT * FROM audit_lease").fetchone()
+        batch = connection.execute("SELECT * FROM audit_archivebatch").fetchone()
+    take_over(site)
+    hot = site.hot_seqs()
+    with site.sql() as connection:
+        connection.execute("DELETE FROM audit_archivebatch WHERE start_seq > 1")
+        for table, row in (("audit_lease", lease), ("audit_archivebatch", batch)):
+            marks = ", ".join("?" * len(row))
+            connection.execute(f"REPLACE INTO {table} VALUES ({marks})", row)  # noqa: S608
+    assert wake(stalled)[-1].startswith("outcome failed: A newer run (lease 2) has begun")
+    assert site.hot_seqs() == hot
+
+
 def test_a_lease_that_is_still_running_is_not_taken_from_an_unknown_host(site: Site) -> None:
     """Only a process of this machine can be known to be gone."""
     run = site.driver("archive", "--pause=step:encoded")

@@ -111,6 +111,30 @@ def test_a_run_killed_there_loses_nothing_and_the_next_one_finishes(
     assert outcomes == [("interrupted",), ("archived",)]
 
 
+SPLIT = [
+    f"step:{Step.FENCED}",
+    f"step:{Step.RANGE_FIXED}",
+    f"step:{Step.MANIFEST_SENT}",
+    f"step:{Step.RECORDED}",
+    'sql:"floor_seq" =',
+    f"step:{Step.FLOOR_RAISED}",
+    f"step:{Step.CHUNK_DELETED}",
+    f"step:{Step.ROWS_DELETED}",
+    f"step:{Step.PURGED}",
+]
+
+
+@pytest.mark.parametrize("where", SPLIT)
+def test_the_same_holds_where_the_log_has_a_database_of_its_own(site: Site, where: str) -> None:
+    site.split()
+    before = site.read_log().records
+    kill_at(site, where)
+    assert left(site) == CASES[where]
+    assert site.read_log().records == before
+    assert site.archive()["outcome"] == "archived"
+    check_whole(site, before)
+
+
 @pytest.mark.parametrize("step", [Step.JSONL_SENT, Step.MANIFEST_SENT, Step.RECORDED])
 def test_a_run_killed_in_its_second_batch_keeps_the_first(site: Site, step: Step) -> None:
     before = site.read_log().records

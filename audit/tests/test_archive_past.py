@@ -121,6 +121,7 @@ def test_a_manifest_beyond_the_head_is_refused(site: Site) -> None:
     answer = site.archive()
     assert answer["outcome"] == "refused"
     assert "hot was rolled back" in answer["error"]
+    assert site.batches() == []
 
 
 def test_an_invalid_manifest_beside_the_range_blocks_nothing_and_is_reported(site: Site) -> None:

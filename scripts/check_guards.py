@@ -1,0 +1,194 @@
+"""Guard the guards: take each one out in a copy of the tree, and see that its test turns red.
+
+    scripts/check_guards.py [WORD]
+
+With WORD, only those guards whose name holds it. Exit code 1 where a test stays green without
+its guard, or where a guard is no longer found in the code.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "var", "__pycache__", ".*_cache", ".coverage*")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A guard, how to take it out, and the test that must then fail."""
+
+    name: str
+    file: str
+    code: str
+    without: str
+    test: str
+
+
+CRASHES = "audit/tests/test_archive_crashes.py"
+CONFIRMATION = "audit/tests/test_archive_confirmation.py"
+CONTENTION = "audit/tests/test_archive_contention.py"
+PAST = "audit/tests/test_archive_past.py"
+TAMPERING = "audit/tests/test_archive_tampering.py"
+
+GUARDS = (
+    Guard(
+        "the link check while encoding",
+        "audit/selection.py",
+        "if link != stored_link:",
+        "if False:",
+        f"{TAMPERING}::test_the_run_stops_there_says_so_and_deletes_nothing[link edited]",
+    ),
+    Guard(
+        "the check for missing rows",
+        "audit/selection.py",
+        "if found != expected:",
+        "if False:",
+        f"{TAMPERING}::test_the_run_stops_there_says_so_and_deletes_nothing"
+        "[removed from the middle]",
+    ),
+    Guard(
+        "the HEAD after the PUT",
+        "audit/archive.py",
+        "cold.confirm(item)",
+        "pass",
+        f"{CONFIRMATION}::test_an_object_that_is_not_what_was_sent_is_never_purged"
+        "[other bytes of the same length-.jsonl.gz]",
+    ),
+    Guard(
+        "the ETag held against our MD5",
+        "audit/cold.py",
+        "found.etag == sent.digests.md5.hex()",
+        "True",
+        f"{CONFIRMATION}::test_an_object_that_is_not_what_was_sent_is_never_purged"
+        "[other bytes of the same length-.jsonl.gz]",
+    ),
+    Guard(
+        "the encryption insisted on",
+        "audit/cold.py",
+        "if conf.cold_sse() and found",
+        "if False and found",
+        "audit/tests/test_archive.py::"
+        "test_an_object_stored_without_the_encryption_asked_for_is_not_purged",
+    ),
+    Guard(
+        "the lease: one run at a time",
+        "audit/guard.py",
+        "token=row.token, expires_at__lte=Now()",
+        "token=row.token",
+        f"{CONTENTION}::test_a_second_run_is_busy_and_says_who_works_since_when",
+    ),
+    Guard(
+        "the lease required by each write to the ledger",
+        "audit/guard.py",
+        "if not self._renew():\n                raise self.lost()",
+        "self._renew()",
+        "audit/tests/test_ledger.py::test_nothing_is_written_without_the_lease",
+    ),
+    Guard(
+        "the fence, as it is checked",
+        "audit/log.py",
+        "if state.fence != token:",
+        "if False:",
+        f"{CONTENTION}::test_a_run_whose_fence_is_passed_raises_no_floor",
+    ),
+    Guard(
+        "the fence, as it is raised",
+        "audit/archive.py",
+        "log.raise_fence(self.grip.token)",
+        "pass",
+        f"{CONTENTION}::test_an_overtaken_run_raises_no_floor_even_if_the_ledger_was_restored",
+    ),
+    Guard(
+        "the comparison of an adopted batch with hot",
+        "audit/adoption.py",
+        "if record != records[seq - first] or link != links[seq - first]:",
+        "if False:",
+        f"{PAST}::test_an_adopted_batch_that_differs_from_hot_stops_the_run",
+    ),
+    Guard(
+        "the reading of a stored batch before its purge",
+        "audit/archive.py",
+        "        cold.read_batch(manifest)\n",
+        "",
+        f"{PAST}::test_a_stored_batch_whose_object_was_changed_is_not_purged",
+    ),
+    Guard(
+        "the head held against the ledger",
+        "audit/log.py",
+        "if state.head_seq < archived:",
+        "if False:",
+        f"{TAMPERING}::test_hot_rolled_back_behind_the_ledger_is_refused",
+    ),
+    Guard(
+        "the head held against the bucket",
+        "audit/adoption.py",
+        "if manifest.end_seq > head:",
+        "if False:",
+        f"{PAST}::test_a_manifest_beyond_the_head_is_refused",
+    ),
+    Guard(
+        "the state before required by each step of the ledger",
+        "audit/ledger.py",
+        "state=before).update(",
+        "state__isnull=False).update(",
+        "audit/tests/test_ledger.py::test_a_row_that_another_run_moved_on_is_left_alone",
+    ),
+    Guard(
+        "the purge after the record, not before",
+        "audit/archive.py",
+        "self.archive(row)  # 4 to 7\n                self.purge(row)  # 8",
+        "self.purge(row)\n                self.archive(row)",
+        "audit/tests/test_archive.py::test_what_is_older_than_the_retention_moves_and_the_rest_stays",
+    ),
+)
+
+
+def main() -> int:
+    """Try every guard; return the exit code."""
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    bad = 0
+    with tempfile.TemporaryDirectory(prefix="dezky-audit-guards-") as folder:
+        copy = Path(folder) / "tree"
+        shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
+        (copy / ".venv").symlink_to(ROOT / ".venv")
+        for guard in GUARDS:
+            if word in guard.name:
+                started = time.monotonic()
+                verdict = try_without(guard, copy)
+                bad += verdict != "red"
+                print(f"{verdict:<10} {time.monotonic() - started:4.1f} s  {guard.name}")
+                print(f"                   {guard.test}", flush=True)
+    return bool(bad)
+
+
+def try_without(guard: Guard, copy: Path) -> str:
+    """Return what becomes of the test without the guard: red, as it must, or why not."""
+    file = copy / guard.file
+    code = file.read_text(encoding="utf-8")
+    if code.count(guard.code) != 1:
+        return "NOT FOUND"
+    file.write_text(code.replace(guard.code, guard.without), encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:randomly", guard.test],
+            cwd=copy,
+            capture_output=True,
+            check=False,
+        )
+    finally:
+        file.write_text(code, encoding="utf-8")
+    failed = 1  # pytest's exit code where tests ran and one failed
+    if done.returncode == failed:
+        return "red"
+    return "GREEN" if done.returncode == 0 else "NOT RUN"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
