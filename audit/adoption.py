@@ -129,7 +129,7 @@ def check(candidate: Candidate, head: int) -> None:
                     "changed."
                 )
 
-    cold.read_batch(manifest, compare)
+    cold.read_batch(candidate.key, manifest, compare)
 
 
 def row_for(candidate: Candidate) -> ArchiveBatch | None:

@@ -128,6 +128,23 @@ BATCH_FIELDS = [
 ]
 
 
+class Clock:
+    """Counts the seconds of each phase; of nested ones, only the innermost runs."""
+
+    def __init__(self) -> None:
+        """Begin outside of any phase."""
+        self.seconds: dict[str, float] = {}
+        self.phase: str | None = None
+        self._since = time.monotonic()
+
+    def switch(self, phase: str | None) -> None:
+        """Go over to another phase."""
+        now = time.monotonic()
+        if self.phase is not None:
+            self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + now - self._since
+        self.phase, self._since = phase, now
+
+
 class InterruptedRunError(AuditError):
     """The run was asked to stop."""
 
@@ -212,10 +229,11 @@ class _Run:
         self.max_batches = max_batches
         self.watcher = watcher or Watcher()
         self.batches: list[ArchiveBatch] = []
-        self.seconds: dict[str, float] = {}
+        self.clock = Clock()
         self.notes: list[str] = []
         self.error: str | None = None
-        started = datetime.now(UTC)
+        now = datetime.now(UTC)
+        started = now.replace(microsecond=now.microsecond // 1000 * 1000)
         self.row = ArchiveRun.objects.create(
             trigger=trigger,
             requested_by=requested_by,
@@ -267,12 +285,13 @@ class _Run:
     def finish_the_past(self) -> None:
         """Finish what earlier runs began: purge what is stored, adopt what the bucket holds."""
         purge.settle_floor(self.grip)
-        self.delete_rows()
         for row in ledger.stored():
             self.confirm_by_reading(row)
             self.purge(row)
             self.batches.append(row)
             self.notes.append(f"Stored by an earlier run, confirmed again and purged: {row}")
+        # Only now: of a batch whose floor was raised before, nothing goes unconfirmed.
+        self.delete_rows()
         at = ledger.position()
         shelf = adoption.Shelf.look(at.seq)
         self.done(Step.LISTED)
@@ -401,7 +420,7 @@ class _Run:
         manifest, _ = cold.read_manifest(row.manifest_key, row.manifest_sha256)
         if (manifest.start_seq, manifest.end_link.hex()) != (row.start_seq, row.end_link):
             raise cold.UnconfirmedError(f"{row.manifest_key} is not the manifest of {row}.")
-        cold.read_batch(manifest)
+        cold.read_batch(row.manifest_key, manifest)
         self.done(Step.CONFIRMED)
 
     def purge(self, row: ArchiveBatch) -> None:
@@ -441,12 +460,12 @@ class _Run:
         self.row.phase = name
         self.save("phase")
         self.watcher.begins(name, events)
-        started = time.monotonic()
+        outer = self.clock.phase
+        self.clock.switch(name)
         try:
             yield
         finally:
-            spent = time.monotonic() - started
-            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+            self.clock.switch(outer)
 
     def save(self, *fields: str) -> None:
         """Write the run's counters down while it goes on, unless another run has closed it."""
@@ -463,7 +482,7 @@ class _Run:
         """Write down how the run ended."""
         self.row.outcome = outcome.value
         self.row.finished_at = datetime.now(UTC)
-        self.row.seconds = {name: round(spent, 3) for name, spent in self.seconds.items()}
+        self.row.seconds = {name: round(spent, 3) for name, spent in self.clock.seconds.items()}
         self.row.notes = "\n".join(self.notes)
         self.row.error = self.error or ""
         try:
@@ -480,7 +499,7 @@ class _Run:
                     {name: getattr(row, name) for name in BATCH_FIELDS} for row in self.batches
                 ],
                 events=self.row.events,
-                seconds=self.seconds,
+                seconds=self.clock.seconds,
                 error=self.error,
                 kept=self.row.kept,
                 notes=self.notes,
@@ -515,9 +534,6 @@ def _with_boundary(result: Result) -> Result:
 def _sentence(error: BaseException) -> str:
     """Return an error's text, with its kind where the text is not one of ours."""
     text = str(error) or "no text"
-    if log.is_lock_timeout(error):
-        return (
-            "The database stayed locked by another process: find out what holds it (a stalled or "
-            "stopped writer?), then run again. Nothing was lost."
-        )
+    if isinstance(error, DatabaseError):
+        return log.explain(error)
     return text if isinstance(error, AuditError) else f"{type(error).__name__}: {text}"

@@ -24,6 +24,7 @@ from .format.signing import KeyringError
 MIN_SECRET_KEY = 50
 MIN_DIFFERENT_CHARACTERS = 5
 MAX_BATCH_EVENTS = 10_000_000
+MAX_BATCH_BYTES = 4 * 1024**3  # one PUT takes 5 GiB at most
 SYNCHRONOUS_FULL = 2
 MIN_LEASE_SECONDS = 3
 
@@ -95,6 +96,12 @@ def _settings() -> Iterator[CheckMessage]:
             "local server.",
             id="audit.E004",
         )
+    elif not conf.cold_endpoint().startswith(("http://", "https://")):
+        yield Error(
+            "AUDIT_COLD_ENDPOINT is not a URL.",
+            hint="Begin it with https://, such as https://fsn1.your-objectstorage.com.",
+            id="audit.E004",
+        )
     prefix = conf.cold_prefix()
     if not prefix or any(part in {"", ".", ".."} for part in prefix.split("/")):
         yield Error(
@@ -120,9 +127,9 @@ def _settings() -> Iterator[CheckMessage]:
             hint="The default is 102400.",
             id="audit.E008",
         )
-    if conf.batch_max_bytes() < 1:
+    if not 1 <= conf.batch_max_bytes() <= MAX_BATCH_BYTES:
         yield Error(
-            "AUDIT_BATCH_MAX_BYTES is below 1.",
+            f"AUDIT_BATCH_MAX_BYTES is not between 1 and {MAX_BATCH_BYTES}.",
             hint="The default is 268435456.",
             id="audit.E009",
         )
@@ -171,11 +178,11 @@ def check_engines(**kwargs: Any) -> list[CheckMessage]:
                     id="audit.E013",
                 )
             )
-        elif "mongodb" in name:
+        elif "UNSUPPORTED" in config:
             found.append(
                 Error(
-                    f"{variable} names MongoDB, which this version does not serve yet.",
-                    hint="Leave HOT_DATABASE_URL empty, or use sqlite:// or postgres://.",
+                    f"{variable} has the scheme '{name}', which this version does not serve.",
+                    hint=f"Use sqlite:///path/to/file, or leave {variable} unset.",
                     id="audit.E014",
                 )
             )

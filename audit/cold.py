@@ -108,15 +108,20 @@ def read_manifest(key: str, manifest_sha256: str | None = None) -> tuple[Manifes
 
 
 def read_batch(
-    manifest: Manifest, visit: Callable[[int, list[bytes], list[bytes]], None] | None = None
+    manifest_key: str,
+    manifest: Manifest,
+    visit: Callable[[int, list[bytes], list[bytes]], None] | None = None,
 ) -> None:
     """Read a batch's whole object and recompute all that its manifest says of it.
+
+    Both objects must be encrypted where that is asked for.
 
     `visit` is called with the first seq, the records and the links of each frame. Raises
     TamperedError, GapError or UnavailableError.
     """
+    for key in (manifest_key, manifest.key):
+        require_encryption(key, storage.head(key))
     with storage.opened(manifest.key, manifest.bytes_compressed) as stream:
-        require_encryption(manifest.key, storage.head(manifest.key))
         for first, records, links in manifest.replay(stream):
             if visit:
                 visit(first, records, links)

@@ -151,7 +151,11 @@ class Grip:
         """Stop renewing and free the lease, if it is still ours."""
         self._release.set()
         self._thread.join()
-        Lease.objects.filter(name=NAME, token=self.token).update(expires_at=None, holder="")
+        try:
+            Lease.objects.filter(name=NAME, token=self.token).update(expires_at=None, holder="")
+        except DatabaseError as error:
+            # What the run did is done and told; the lease ends by itself.
+            logger.warning("The lease could not be released: %s", error)
 
 
 @contextmanager

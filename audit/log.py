@@ -24,7 +24,7 @@ from functools import cache
 from typing import Any
 
 import orjson
-from django.db import OperationalError, connections, transaction
+from django.db import DatabaseError, OperationalError, connections, transaction
 from django.db.models import Max
 from django.db.models.functions import Length
 
@@ -143,6 +143,19 @@ def write_transaction(alias: str | None = None) -> Iterator[None]:
             f"{time.monotonic() - started:.0f} s: nothing was written. Find out what holds it "
             "(a stalled or stopped writer?), then try again."
         ) from None
+
+
+def explain(error: DatabaseError) -> str:
+    """Return a sentence on what a database said, with what to do next."""
+    text = str(error)
+    if is_lock_timeout(error):
+        return (
+            "The database stayed locked by another process: find out what holds it (a stalled or "
+            "stopped writer?), then try again. Nothing was lost."
+        )
+    if "no such table" in text or "no such column" in text:
+        return f"The database is not up to date ({text}): run manage.py migrate."
+    return f"The database failed ({text}): see that it is up and has room, then try again."
 
 
 def is_lock_timeout(error: BaseException) -> bool:

@@ -6,13 +6,13 @@ good: the first seq that does not fit stops the run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import md5, sha256
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import orjson
 from isal import igzip
 
 from . import conf, log
@@ -23,7 +23,7 @@ from .format.frames import Frame, Row, split, text_of
 from .format.manifest import Manifest
 from .format.merkle import Frontier
 from .format.names import Kind, ObjectName
-from .format.record import format_time
+from .format.record import MAX_BYTES, TIME_OF_RECORD, format_time
 from .ledger import Position
 from .models import ArchiveBatch
 from .storage import Digests
@@ -117,11 +117,12 @@ def encode(at: Position, end_seq: int, file: BinaryIO, progress: Callable[[int],
     link, frontier = at.link, at.frontier
     frames: list[Frame] = []
     offset = size = 0
-    seq, record = at.seq, b""
+    seq, recorded_at = at.seq, ""
     for rows in split(log.read_range(at.seq + 1, end_seq)):
         first = seq + 1
         leaves, link = _check(rows, first, link)
-        seq, record = rows[-1][0], rows[-1][1]
+        recorded_at = _check_records(rows, recorded_at)
+        seq = rows[-1][0]
         text = text_of(row[1] for row in rows)
         data = compress(text)
         file.write(data)
@@ -137,7 +138,7 @@ def encode(at: Position, end_seq: int, file: BinaryIO, progress: Callable[[int],
                 count=len(rows),
                 end_link=link,
                 subtrees=tuple(subtrees),
-                first_recorded_at=_recorded_at(rows[0]),
+                first_recorded_at=_members(rows[0])["recorded_at"],
             )
         )
         offset += len(data)
@@ -152,7 +153,7 @@ def encode(at: Position, end_seq: int, file: BinaryIO, progress: Callable[[int],
         end_link=link,
         frontier=frontier,
         bytes_uncompressed=size,
-        last_recorded_at=_recorded_at((seq, record, link)),
+        last_recorded_at=recorded_at,
     )
 
 
@@ -174,11 +175,38 @@ def _check(rows: Iterable[Row], seq: int, link: bytes) -> tuple[list[bytes], byt
     return leaves, link
 
 
-def _recorded_at(row: Row) -> str:
+def _check_records(rows: Iterable[Row], recorded_at: str) -> str:
+    """Hold each row's bytes against what a reader of the object needs; return the last time.
+
+    Whoever can write to hot can recompute links. What could then not be read back, or lies
+    about its place or its time, must not leave hot either.
+    """
+    for row in rows:
+        members = _members(row)
+        time = members.get("recorded_at")
+        if not (
+            members.get("seq") == row[0]
+            and len(row[1]) <= MAX_BYTES
+            and b"\n" not in row[1]
+            and isinstance(time, str)
+            and TIME_OF_RECORD.fullmatch(time)
+            and time >= recorded_at
+        ):
+            raise TamperedError(
+                f"Seq {row[0]:,} in the hot database was changed: its bytes are no record of that "
+                "place and time. The archive stops before it and deletes nothing. Keep the "
+                "database as it is, and compare with a backup."
+            )
+        recorded_at = time
+    return recorded_at
+
+
+def _members(row: Row) -> dict[str, Any]:
     try:
-        return str(json.loads(row[1])["recorded_at"])
-    except (ValueError, KeyError, TypeError):
-        raise TamperedError(f"The record of seq {row[0]:,} is no record.") from None
+        members = orjson.loads(row[1])
+    except ValueError:
+        members = None
+    return members if isinstance(members, dict) else {}
 
 
 def manifest_of(row: ArchiveBatch, at: Position, encoded: Encoded) -> Manifest:

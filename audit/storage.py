@@ -1,7 +1,7 @@
 """The bucket. The one place that knows boto3 and django-storages.
 
 Reading and listing go through the storage object; only what it cannot do goes to its client:
-a PUT that never overwrites and carries its digests, a HEAD, and a GET of a range. (`save()` of
+a PUT that never overwrites and carries its digests, and a HEAD. (`save()` of
 django-storages uploads in parts and checks for an existing object before it writes, so two
 writers can both win; a single PUT with `If-None-Match` is atomic.)
 """
@@ -18,6 +18,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from django.core.files.storage import storages
+from s3transfer.exceptions import RetriesExceededError
 from storages.backends.s3 import S3Storage
 
 from . import conf
@@ -185,13 +186,13 @@ def _asking(verb: str, key: str) -> Iterator[None]:
         tries = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
         if verb == "PUT" and status in {409, 412}:
             raise ExistsError(f"{what}: the name is taken.") from None
-        if verb in {"HEAD", "GET"} and status == 404 and code != "NoSuchBucket":
+        if verb in {"HEAD", "GET"} and status == 404:
             raise GapError(f"{what}: there is no such object.") from None
         hint = HINTS.get(code, str(detail.get("Message", "")) or "see the service's own log")
         raise UnavailableError(
             f"{what}: refused with {status} {code} after {tries} tries; {hint}."
         ) from None
-    except (BotoCoreError, HTTPClientError) as error:
+    except (BotoCoreError, HTTPClientError, RetriesExceededError) as error:
         raise UnavailableError(
             f"{what}: no answer after {ATTEMPTS} tries ({error}); see that AUDIT_COLD_ENDPOINT "
             "is right and the service is up."

@@ -26,7 +26,8 @@ class Reader(environ.Env):  # type: ignore[misc]  # django-environ has no type h
         Empty where neither is set. Raises ImproperlyConfigured where both are, or where
         the file cannot be read.
         """
-        value: str = self.str(name, default="")
+        # Read as it is: a secret that begins with a dollar sign names no other variable.
+        value = str(self.ENVIRON.get(name, ""))
         path: str = self.str(f"{name}_FILE", default="")
         if not path:
             return value
@@ -41,6 +42,17 @@ class Reader(environ.Env):  # type: ignore[misc]  # django-environ has no type h
                 "correct the path or its permissions."
             ) from None
 
+    def number(self, name: str, default: int) -> int:
+        """Return a whole number; raises ImproperlyConfigured where there is something else."""
+        text = str(self.ENVIRON.get(name, "")).strip()
+        try:
+            return int(text) if text else default
+        except ValueError:
+            raise ImproperlyConfigured(
+                f"{name} is '{text}', which is not a whole number: correct it, or leave it empty "
+                f"for {default}."
+            ) from None
+
     def database(self, name: str, default: str = "") -> dict[str, Any]:
         """Return Django's settings of the database at the URL in `name`, none if it is unset.
 
@@ -52,22 +64,14 @@ class Reader(environ.Env):  # type: ignore[misc]  # django-environ has no type h
         if not url:
             return {}
         scheme = url.partition(":")[0].lower()
-        if scheme in {"djongo", "mongodb", "mongodb+srv"}:
-            return {
-                "ENGINE": "django.db.backends.dummy",
-                "UNSUPPORTED": scheme.partition("+")[0],
-            }
+        if scheme != "sqlite":
+            return {"ENGINE": "django.db.backends.dummy", "UNSUPPORTED": scheme}
         config: dict[str, Any] = self.db_url_config(url)
-        if not config.get("ENGINE"):
-            raise ImproperlyConfigured(
-                f"{name} has the unknown scheme '{scheme}': use sqlite:// or postgres://."
-            )
-        if config["ENGINE"] == "django.db.backends.sqlite3":
-            config["OPTIONS"] = {
-                "timeout": SQLITE_BUSY_SECONDS,
-                "transaction_mode": "IMMEDIATE",
-                "init_command": ";".join(f"PRAGMA {k}={v}" for k, v in SQLITE_PRAGMAS.items()),
-                **config.get("OPTIONS", {}),
-            }
+        config["OPTIONS"] = {
+            "timeout": SQLITE_BUSY_SECONDS,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": ";".join(f"PRAGMA {k}={v}" for k, v in SQLITE_PRAGMAS.items()),
+            **config.get("OPTIONS", {}),
+        }
         config["CONN_HEALTH_CHECKS"] = True
         return config

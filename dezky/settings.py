@@ -21,7 +21,9 @@ if env_file and Path(env_file).is_file():
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.secret("SECRET_KEY") or ("only-for-debug-" * 5 if DEBUG else "")
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=sorted(LOOPBACK) if DEBUG else [])
+ALLOWED_HOSTS = [
+    host.strip() for host in env.list("ALLOWED_HOSTS", default=sorted(LOOPBACK) if DEBUG else [])
+]
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -144,14 +146,14 @@ STORAGES = {
 
 AUDIT_ORIGIN = env.str("AUDIT_ORIGIN", default="")
 AUDIT_SIGNING_KEY = env.secret("AUDIT_SIGNING_KEY")
-AUDIT_HOT_RETENTION_DAYS = env.int("AUDIT_HOT_RETENTION_DAYS", default=90)
-AUDIT_DEDUP_DAYS = env.int("AUDIT_DEDUP_DAYS", default=AUDIT_HOT_RETENTION_DAYS + 30)
-AUDIT_BATCH_MAX_EVENTS = env.int("AUDIT_BATCH_MAX_EVENTS", default=102_400)
-AUDIT_BATCH_MAX_BYTES = env.int("AUDIT_BATCH_MAX_BYTES", default=256 * 1024 * 1024)
+AUDIT_HOT_RETENTION_DAYS = env.number("AUDIT_HOT_RETENTION_DAYS", default=90)
+AUDIT_DEDUP_DAYS = env.number("AUDIT_DEDUP_DAYS", default=AUDIT_HOT_RETENTION_DAYS + 30)
+AUDIT_BATCH_MAX_EVENTS = env.number("AUDIT_BATCH_MAX_EVENTS", default=102_400)
+AUDIT_BATCH_MAX_BYTES = env.number("AUDIT_BATCH_MAX_BYTES", default=256 * 1024 * 1024)
 AUDIT_CONFIRM = env.str("AUDIT_CONFIRM", default="head")
-AUDIT_LEASE_SECONDS = env.int("AUDIT_LEASE_SECONDS", default=60)
+AUDIT_LEASE_SECONDS = env.number("AUDIT_LEASE_SECONDS", default=60)
 ARCHIVE_ENABLED = env.bool("ARCHIVE_ENABLED", default=False)
-ARCHIVE_RUN_HOUR_UTC = env.int("ARCHIVE_RUN_HOUR_UTC", default=3)
+ARCHIVE_RUN_HOUR_UTC = env.number("ARCHIVE_RUN_HOUR_UTC", default=3)
 
 # Logging: to standard error, one line an entry ------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.contrib import admin
+from django.http import HttpRequest
 
 from .models import Tenant
 
@@ -29,10 +30,13 @@ class TenantAdmin(ModelAdmin):
         "stalwart_domain",
         "ocis_space",
     )
-    readonly_fields = ("created_at", "updated_at")
     fieldsets = (
         (None, {"fields": ("slug", "name", "status")}),
         ("Addresses", {"fields": ("subdomain", "mail_domain")}),
         ("Known elsewhere as", {"fields": ("authentik_brand", "stalwart_domain", "ocis_space")}),
         ("Record", {"fields": ("created_at", "updated_at")}),
     )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> list[str]:
+        """Fix the slug once it is given: events carry it, and they never change."""
+        return ["created_at", "updated_at", *(["slug"] if obj else [])]

@@ -7,9 +7,9 @@ object; one range request reads one frame.
 
 from __future__ import annotations
 
-import gzip
+import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,7 @@ FRAME_EVENTS = 1024
 FRAME_BYTES = 4 * 1024 * 1024
 GZIP_WINDOW = 31  # zlib: the largest window, with gzip's header and trailer
 
-Compress = Callable[[bytes], bytes]
 Row = tuple[int, bytes, bytes]
-
-
-def gzip_member(data: bytes) -> bytes:
-    """Return one gzip member without a time in it: the standard library's compressor."""
-    return gzip.compress(data, 6, mtime=0)
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,8 @@ def unpack(data: bytes, frame: Frame) -> list[bytes]:
 def replay(frame: Frame, records: list[bytes], link: bytes) -> list[bytes]:
     """Recompute the links of a frame from the link before it; return them, one a record.
 
-    Raises TamperedError where its end link or its subtrees are not the signed ones.
+    Raises TamperedError where its end link, its subtrees, or the place and time of its first
+    record are not the signed ones.
     """
     leaves = [leaf_hash(record) for record in records]
     links = []
@@ -118,4 +113,17 @@ def replay(frame: Frame, records: list[bytes], link: bytes) -> list[bytes]:
         raise TamperedError(f"{place}: its records do not lead to its signed link")
     if tuple(merkle.subtrees(frame.first_seq - 1, leaves)) != frame.subtrees:
         raise TamperedError(f"{place}: its records do not make its signed subtrees")
+    if place_and_time(records[0]) != (frame.first_seq, frame.first_recorded_at):
+        raise TamperedError(f"{place}: its first record is of another place or time")
     return links
+
+
+def place_and_time(record: bytes) -> tuple[object, object]:
+    """Return what a record says of its own seq and time; nothing where it is no record."""
+    try:
+        members = json.loads(record)
+    except (ValueError, RecursionError):
+        members = None
+    if not isinstance(members, dict):
+        return None, None
+    return members.get("seq"), members.get("recorded_at")

@@ -186,7 +186,7 @@ class Manifest:
         """
         digest = sha256()
         link = self.start_link
-        size = 0
+        size, last = 0, b""
         for frame in self.frames:
             data = stream.read(frame.length)
             digest.update(data)
@@ -194,6 +194,7 @@ class Manifest:
             links = frames_.replay(frame, records, link)
             link = links[-1]
             size += sum(map(len, records)) + len(records)
+            last = records[-1]
             yield frame.first_seq, records, links
         if stream.read(1):
             raise TamperedError(f"{self.key}: goes on after its last frame")
@@ -201,6 +202,8 @@ class Manifest:
             raise TamperedError(f"{self.key}: its bytes are not the signed ones")
         if size != self.bytes_uncompressed:
             raise TamperedError(f"{self.key}: inflates to {size} bytes, not to the signed number")
+        if frames_.place_and_time(last) != (self.end_seq, self.last_recorded_at):
+            raise TamperedError(f"{self.key}: its last record is of another place or time")
 
 
 def _shape(good: bool, what: str) -> None:

@@ -5,7 +5,8 @@ no NaN or infinities, no duplicate keys, no integer beyond ±(2**53-1), no lone 
 256 KiB, at most 32 levels deep. Times are RFC 3339 in UTC with exactly milliseconds and `Z`.
 
 What comes in from outside is held against the same rules by `parse` before anything is made
-of it, so that a value which cannot be stored unaltered is refused by name and not changed.
+of it: what breaks one is refused by name. Numbers with a fraction or an exponent are read as
+IEEE 754 doubles (RFC 8259, section 6).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ VERSION = 1
 TIME = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}):(\d{2})(?:\.(\d+))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
+TIME_OF_RECORD = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z", re.ASCII)
 
 
 def parse(line: bytes) -> dict[str, Any]:

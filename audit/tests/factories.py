@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -15,6 +16,7 @@ from audit.format.manifest import Manifest
 from audit.format.merkle import Frontier, subtrees
 from audit.format.names import Kind, ObjectName
 from audit.format.signing import HmacKey, Keyring
+from audit.models import ArchiveBatch
 
 ORIGIN = "dezky-test"
 OCCURRED_AT = "2026-01-02T03:04:05.678Z"
@@ -127,3 +129,30 @@ def batch(count: int = 3, *, after: int = 0, **members: Any) -> Batch:
         "signed_by": tuple(keyring().signed_by),
     }
     return Batch(data, Manifest(**{**values, **members}), before, rows[after:])
+
+
+def ledger_row(
+    start_seq: int, end_seq: int, state: str = "stored", **members: Any
+) -> ArchiveBatch:
+    """Return a saved row of the ledger that is complete for its state."""
+    now = datetime.now(UTC)
+    values: dict[str, Any] = {"planned_at": now, "start_link": "00" * 32}
+    if state != "planned":
+        values |= {
+            "archived_at": now,
+            "bucket": "dezky-audit",
+            "end_link": "01" * 32,
+            "jsonl_key": "audit/v1/x.jsonl.gz",
+            "jsonl_sha256": "02" * 32,
+            "manifest_key": "audit/v1/x.manifest.json",
+            "manifest_sha256": "03" * 32,
+            "root": "04" * 32,
+        }
+    if state == "purged":
+        values["purged_at"] = now
+    return ArchiveBatch.objects.create(
+        start_seq=start_seq,
+        end_seq=end_seq,
+        state=state,
+        **{"event_count": end_seq - start_seq + 1, **values, **members},
+    )

@@ -98,6 +98,18 @@ def test_a_stored_batch_whose_object_was_changed_is_not_purged(site: Site) -> No
     assert site.floor() == 0
 
 
+def test_a_batch_half_purged_loses_no_more_rows_where_its_object_was_changed(site: Site) -> None:
+    """The floor is raised already: the bucket is looked at before the next row goes."""
+    run = site.driver("archive", "--pause=step:floor raised")
+    run.wait_for("^paused")
+    run.kill()
+    key = next(key for key in site.objects() if key.endswith(".jsonl.gz"))
+    overwrite(site, key, b"x" * len(site.objects()[key]))
+    hot = site.hot_seqs()
+    assert site.archive()["outcome"] == "failed"
+    assert site.hot_seqs() == hot
+
+
 def test_a_stored_batch_whose_object_is_gone_is_not_purged(site: Site) -> None:
     run = site.driver("archive", "--pause=step:recorded")
     run.wait_for("^paused")

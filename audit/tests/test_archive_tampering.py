@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 
 import pytest
 
-from audit.format.chain import leaf_hash, next_link
+from audit.format.chain import genesis_link, leaf_hash, next_link
 
 from .simulator import BATCH_EVENTS, Site
 
@@ -101,6 +102,54 @@ def test_the_run_stops_there_says_so_and_deletes_nothing(site: Site, name: str) 
         assert {state for *_, state in site.batches()} <= {"planned"}
     errors = site.rows("SELECT outcome, error FROM audit_archiverun")
     assert errors == [("failed", answer["error"])] * 2
+
+
+def rewrite_links(db: sqlite3.Connection) -> None:
+    """Recompute every link and the head, as whoever can write to hot can."""
+    (origin,) = db.execute("SELECT origin FROM audit_logstate").fetchone()
+    link = genesis_link(origin)
+    links = []
+    for seq, record in db.execute("SELECT seq, record FROM audit_auditevent ORDER BY seq"):
+        link = next_link(link, leaf_hash(record))
+        links.append((link.hex(), seq))
+    db.executemany("UPDATE audit_auditevent SET link = ? WHERE seq = ?", links)
+    db.execute("UPDATE audit_logstate SET head_link = ?", [link.hex()])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"no record",
+        b'{"recorded_at":"2026-01-01T00:00:00.000Z","seq":17}',
+        b'{"recorded_at":"1999-01-01T00:00:00.000Z","seq":3000}',
+        b'{"recorded_at":"today","seq":3000}',
+        b'{"recorded_at":3000,"seq":3000}',
+        b'{"seq":3000}',
+        b'["seq"]',
+        b'{"recorded_at":"%s",\n"seq":3000}',
+        b'{"data":"' + b"x" * 262_144 + b'","recorded_at":"%s","seq":3000}',
+    ],
+)
+def test_what_is_no_record_is_never_archived_even_if_every_link_was_recomputed(
+    site: Site, record: bytes
+) -> None:
+    """The object would be chained and signed, and nobody could read it back."""
+    with site.sql() as connection:
+        (old,) = connection.execute(
+            "SELECT record FROM audit_auditevent WHERE seq = ?", [AT]
+        ).fetchone()
+        time = json.loads(old)["recorded_at"].encode()
+        connection.execute(
+            "UPDATE audit_auditevent SET record = ? WHERE seq = ?",
+            [record.replace(b"%s", time), AT],
+        )
+        rewrite_links(connection)
+    hot = site.hot_seqs()
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert f"Seq {AT:,} in the hot database was changed" in answer["error"]
+    assert site.hot_seqs() == hot
+    assert site.objects() == {}
 
 
 def test_what_comes_before_the_tampered_batch_is_archived(site: Site) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 from tqdm import tqdm
 
 from audit import ingest, log
@@ -119,8 +119,8 @@ class Command(BaseCommand):
                     bar.update(len(drafts))
         except AuditError as error:
             raise CommandError(str(error)) from None
-        except BrokenPipeError:
-            sys.exit(1)
+        except DatabaseError as error:
+            raise CommandError(log.explain(error)) from None
         self.stdout.write(
             f"{appended:,} demo events of {len(slugs)} tenants over {days} days appended"
         )

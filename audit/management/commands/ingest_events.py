@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ CHUNK_LINES = 2_000
 CHUNK_BYTES = 8 * 1024 * 1024
 COPY_BYTES = 1024 * 1024
 BOM = b"\xef\xbb\xbf"
+SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,49}", re.ASCII)
 SHOWN_REJECTS = 20
 SHOWN_TENANTS = 20
 EXIT_REJECTS = 3
@@ -57,12 +59,15 @@ class Command(BaseCommand):
         self, *args: Any, file: str, source: str, rejects: str | None, **options: Any
     ) -> None:
         """Ingest, print the tally, exit with its code."""
-        if source == ingest.OWN_SOURCE or not source or len(source) > 50:
+        if source == ingest.OWN_SOURCE or not SOURCE.fullmatch(source):
             raise CommandError(
-                f"'{source}' cannot be a source here: give a name of at most 50 characters other "
-                f"than '{ingest.OWN_SOURCE}', which is this software's own.",
+                f"{source!a} cannot be a source here: give at most 50 lower-case letters, "
+                f"digits, dots and dashes, other than '{ingest.OWN_SOURCE}', which is this "
+                "software's own.",
                 returncode=2,
             )
+        if rejects and Path(rejects).exists():
+            raise CommandError(f"{rejects} exists already: name another reject file.")
         with contextlib.ExitStack() as stack:
             stack.enter_context(interrupt_on_sigterm())
             try:
@@ -83,6 +88,7 @@ class Command(BaseCommand):
             batch = Batch(tally)
             try:
                 for number, line in lines:
+                    tally.last_line = number
                     bar.update(len(line))
                     text = line.rstrip(b"\r\n").removeprefix(BOM if number == 1 else b"")
                     try:
@@ -98,16 +104,17 @@ class Command(BaseCommand):
                 interrupted = True
             except (AuditError, DatabaseError, OSError) as error:
                 self.report(file, tally, reject_file)
+                reason = log.explain(error) if isinstance(error, DatabaseError) else str(error)
                 raise CommandError(
-                    f"Stopped at line {batch.first_line or tally.lines:,}; the lines before it "
-                    f"are in, it and those after it are not: {error} Then run the same command "
-                    "again: what is in already is recognised."
+                    f"Stopped at line {batch.first_line or tally.last_line:,}; the lines before "
+                    f"it are in, it and those after it are not: {reason} Then run the same "
+                    "command again: what is in already is recognised."
                 ) from None
         self.report(file, tally, reject_file)
         if interrupted:
             self.stderr.write(
-                f"Stopped on request at line {batch.first_line or tally.lines:,}: run the same "
-                "command again to go on; what is in already is recognised."
+                f"Stopped on request at line {batch.first_line or tally.last_line:,}: run the "
+                "same command again to go on; what is in already is recognised."
             )
             sys.exit(EXIT_INTERRUPTED)
         if tally.rejected:
@@ -147,7 +154,7 @@ class Tally:
     def __init__(self) -> None:
         """Begin at nothing."""
         self.lines = self.appended = self.duplicates = self.conflicts = self.rejected = 0
-        self.first_seq = self.last_seq = 0
+        self.first_seq = self.last_seq = self.last_line = 0
         self.tenants: Counter[str] = Counter()
 
     def reject(self, number: int, reason: str, stderr: Any) -> None:

@@ -23,7 +23,7 @@ from audit.format.frames import (
     FRAME_EVENTS,
     Frame,
     Row,
-    gzip_member,
+    place_and_time,
     replay,
     split,
     text_of,
@@ -32,6 +32,10 @@ from audit.format.frames import (
 from audit.tests.factories import ORIGIN, chained, record
 
 LARGEST = b"x" * (256 * 1024 - 1)  # sixteen of these, each with its newline, fill a frame
+
+
+def gzip_member(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
 
 
 def rows(first: int, sizes: list[int]) -> list[Row]:
@@ -51,7 +55,7 @@ def frame_of(records: list[bytes], **members: Any) -> Frame:
         "count": len(records),
         "end_link": made[-1][2] if made else b"",
         "subtrees": tuple(merkle.subtrees(0, [leaf_hash(item) for item in records])),
-        "first_recorded_at": "",
+        "first_recorded_at": str(place_and_time(records[0])[1]) if records else "",
     }
     return Frame(**{**values, **members})
 

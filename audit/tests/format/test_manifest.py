@@ -200,12 +200,16 @@ def test_a_signed_time_in_another_form_than_a_record_s_is_refused(name: str, tim
         DATA + DATA,
         DATA.replace(b'"origin":', b'"origin":"x","origin":', 1),
         b"[" * 100_000,
-        b" " * (MAX_MANIFEST_BYTES + 1),
     ],
     ids=lambda data: repr(data[:20]),
 )
 def test_what_is_no_manifest_is_tampering(data: bytes) -> None:
     assert isinstance(error_of(data), TamperedError)
+
+
+def test_what_is_larger_than_any_manifest_is_not_even_read() -> None:
+    error = error_of(DATA + b" " * MAX_MANIFEST_BYTES)
+    assert str(error) == "larger than 16777216 bytes, no manifest is"
 
 
 # Signatures --------------------------------------------------------------------------------
@@ -284,6 +288,26 @@ FIRST, SECOND = BATCH.manifest.frames
         ({"frames": (SECOND, FIRST)}, "the frame at byte 0"),
         ({"frames": (FIRST, replace(SECOND, offset=SECOND.offset + 1))}, "the frame at byte"),
         ({"frames": (replace(FIRST, length=0), SECOND)}, "the frame at byte 0"),
+        (
+            {
+                "frames": (
+                    replace(FIRST, length=0),
+                    replace(SECOND, offset=0, length=len(BATCH.data)),
+                )
+            },
+            "the frame at byte 0",
+        ),
+        (
+            {
+                "bytes_compressed": len(BATCH.data) + 1,
+                "frames": (
+                    FIRST,
+                    SECOND,
+                    replace(SECOND, offset=len(BATCH.data), length=1, first_seq=1_027, count=0),
+                ),
+            },
+            "the frame at seq 1027",
+        ),
         ({"frames": (FIRST, replace(SECOND, first_seq=1_026))}, "the frame at seq 1025"),
         ({"frames": (replace(FIRST, count=0), SECOND)}, "the frame at seq 1024"),
         ({"frames": (replace(FIRST, count=2), SECOND)}, "the frame at seq 1024"),
@@ -325,6 +349,11 @@ def test_a_batch_that_begins_elsewhere_than_the_log_before_it_is_tampering() -> 
     for before in (Frontier(), batch(3, after=1_000).before):
         with pytest.raises(TamperedError):
             BATCH.manifest.extend(before)
+
+
+def test_a_tree_that_ends_elsewhere_than_the_batch_is_tampering() -> None:
+    with pytest.raises(TamperedError, match="do not lead to its signed root"):
+        replace(BATCH.manifest, end_seq=1_027).extend(BATCH.before)
 
 
 def test_subtrees_in_a_wrong_number_are_tampering() -> None:
