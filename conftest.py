@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 from django.test import override_settings
 
 from audit.tests import environment
@@ -31,6 +32,14 @@ def django_db_modify_db_settings() -> None:
     """Test on a database file, as in production: WAL and its locks do not work in memory."""
     for alias, config in settings.DATABASES.items():
         config["TEST"]["NAME"] = f"{environment.FOLDER}/{alias}-{os.getpid()}.sqlite3"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_files() -> Iterator[None]:
+    """Collect the static files, as a deployment does: pages name them by their digests."""
+    with override_settings(STATIC_ROOT=f"{environment.FOLDER}/static-{os.getpid()}"):
+        call_command("collectstatic", interactive=False, verbosity=0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -230,6 +230,7 @@ class _Run:
         self.watcher = watcher or Watcher()
         self.batches: list[ArchiveBatch] = []
         self.clock = Clock()
+        self.bounds: tuple[int, int] | None = None  # the newest seq that is due, and the head
         self.notes: list[str] = []
         self.error: str | None = None
         now = datetime.now(UTC)
@@ -336,9 +337,7 @@ class _Run:
                 state = log.current_state()
                 last = selection.last_due(at.seq, state.head_seq, self.row.cutoff)
                 found = selection.next_range(at.seq, last)
-                self.row.kept = _kept(
-                    found.end_seq if found else at.seq, last, state.head_seq, self.row.cutoff
-                )
+                self.bounds = last, state.head_seq
                 if found is None:
                     return None
                 row = ledger.plan(self.grip, self.row, at, found.end_seq, found.bytes_uncompressed)
@@ -486,6 +485,8 @@ class _Run:
         self.row.notes = "\n".join(self.notes)
         self.row.error = self.error or ""
         try:
+            if self.bounds:
+                self.row.kept = _kept(ledger.highest_archived_seq(), *self.bounds, self.row.cutoff)
             self.save("outcome", "finished_at", "seconds", "notes", "error", "kept")
         except DatabaseError as error:
             # The next run closes the row; what happened is still told to whoever asked.
@@ -511,7 +512,7 @@ def _kept(archived: int, last_due: int, head: int, cutoff: datetime) -> str:
     """Say what stays in hot, and why."""
     parts = []
     if last_due > archived:
-        parts.append(f"seq {archived + 1:,}–{last_due:,}: due, left to a later batch")
+        parts.append(f"seq {archived + 1:,}–{last_due:,}: due, left to a later run")
     if head > last_due:
         parts.append(
             f"seq {last_due + 1:,}–{head:,}: recorded at or after "

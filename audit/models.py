@@ -136,7 +136,7 @@ class ArchiveRun(models.Model):
         BEAT = "beat"
         CONSOLE = "console"
         COMMAND = "command"
-        API = "api"
+        API = "api", "API"
 
     class Outcome(models.TextChoices):
         """How a run ended; empty while it runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.core.paginator import Paginator
@@ -17,7 +17,7 @@ from audit import ingest, log
 from audit.format.errors import AuditError
 from audit.models import AuditEvent
 
-from .readonly import ReadOnlyAdmin
+from .readonly import ReadOnlyAdmin, moment
 
 COUNTED = 10_000
 
@@ -66,6 +66,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
     paginator = BoundedPaginator
     show_full_result_count = False
     list_per_page = 50
+    list_max_show_all = 200
     fields = (
         "seq",
         "recorded",
@@ -81,6 +82,11 @@ class AuditEventAdmin(ReadOnlyAdmin):
         "link",
         "pretty_record",
     )
+
+    class Media:
+        """Lets long lines of a record wrap."""
+
+        css: ClassVar = {"all": ["audit/console.css"]}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEvent]:
         """Return what is part of the log: what is at or below the floor is not any more."""
@@ -102,12 +108,12 @@ class AuditEventAdmin(ReadOnlyAdmin):
     @admin.display(description="recorded (UTC)", ordering="seq")
     def recorded(self, event: AuditEvent) -> str:
         """Return the time of recording with its milliseconds."""
-        return event.recorded_at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        return moment(event.recorded_at)
 
     @admin.display(description="occurred (UTC)")
     def occurred(self, event: AuditEvent) -> str:
         """Return the source's own time with its milliseconds."""
-        return event.occurred_at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        return moment(event.occurred_at)
 
     @admin.display(description="actor", ordering="actor_id")
     def who(self, event: AuditEvent) -> str:
@@ -132,4 +138,4 @@ class AuditEventAdmin(ReadOnlyAdmin):
             text = json.dumps(json.loads(raw), ensure_ascii=False, indent=2)
         except ValueError:
             text = raw.decode("utf-8", errors="backslashreplace")
-        return format_html("<pre>{}</pre>", text)
+        return format_html('<pre class="audit-record">{}</pre>', text)

@@ -16,7 +16,7 @@ os.environ.update(
     DEZKY_ENV_FILE="",
     DEBUG="false",
     SECRET_KEY=secrets.token_urlsafe(48),
-    ALLOWED_HOSTS="127.0.0.1,localhost,testserver",
+    ALLOWED_HOSTS="127.0.0.1,localhost",
     DATABASE_URL=f"sqlite:///{FOLDER}/unused.sqlite3",
     AUDIT_ORIGIN="dezky-test",
     AUDIT_SIGNING_KEY=base64.b64encode(secrets.token_bytes(32)).decode(),

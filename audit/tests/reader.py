@@ -1,7 +1,6 @@
-"""An independent reader of the log: the standard library, and nothing of this project.
+"""An independent reader of the log: docs/formats.md and the standard library, nothing else.
 
-Written from docs/formats.md. It shares no code with what it checks: where the two disagree,
-one of them is wrong.
+It shares no code with what it checks: where the two disagree, one of them is wrong.
 """
 
 from __future__ import annotations
@@ -13,36 +12,169 @@ import json
 import re
 import sqlite3
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-NAME = re.compile(r"(\d{20})-(\d{20})-([0-9a-f]{16})\.(jsonl\.gz|manifest\.json)")
+FRAME_RECORDS, FRAME_BYTES = 1_024, 4_194_304
+RECORD_BYTES, MANIFEST_BYTES, DEPTH = 262_144, 16_777_216, 32
+LARGEST = 2**53 - 1
+NAME = re.compile(r"([0-9]{20})-([0-9]{20})-([0-9a-f]{16})\.manifest\.json")
+# Outside strings no white space; inside them no escape but the shortest one.
+PLAIN = re.compile(
+    r"""(?:[^" \t\n\r]|"(?:[^"\\\x00-\x1f]|\\["\\bfnrt]|\\u00(?:0[0-7bef]|1[0-9a-f]))*+")*+"""
+)
 
 
 class WrongError(Exception):
     """The log is not what its documents say."""
 
 
-def sha(*parts: bytes) -> bytes:
-    return hashlib.sha256(b"".join(parts)).digest()
-
-
-def need(truth: object, text: str) -> None:
+def need(truth: bool, text: str) -> None:
     if not truth:
         raise WrongError(text)
 
 
-def tree_hash(leaves: list[bytes]) -> bytes:
-    """RFC 6962, section 2.1, word by word and recursive: slow, and obviously right."""
-    if not leaves:
-        return sha(b"")
-    if len(leaves) == 1:
-        return leaves[0]
-    k = 1
-    while k * 2 < len(leaves):
-        k *= 2
-    return sha(b"\x01", tree_hash(leaves[:k]), tree_hash(leaves[k:]))
+# JSON: the same rules for records and manifests, but that a manifest has no floats.
+
+
+def ordered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    need(all(a < b for (a, _), (b, _) in pairwise(pairs)), "keys out of order, or twice")
+    return dict(pairs)
+
+
+def integer(text: str) -> int:
+    need(len(text) <= 17 and text != "-0" and abs(int(text)) <= LARGEST, "integer out of range")
+    return int(text)
+
+
+def double(text: str) -> float:
+    need(abs(float(text)) < float("inf"), "number out of range")
+    return float(text)
+
+
+def never(text: str) -> Any:
+    raise WrongError(f"{text[:20]} has no place here")
+
+
+def depth(value: Any) -> int:
+    parts = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(depth, parts), default=0) if isinstance(value, dict | list) else 0
+
+
+def parse(data: bytes, *, floats: bool) -> Any:
+    number = double if floats else never
+    try:
+        text = data.decode()
+        value = json.loads(
+            text,
+            object_pairs_hook=ordered,
+            parse_int=integer,
+            parse_float=number,
+            parse_constant=never,
+        )
+    except (ValueError, RecursionError) as error:
+        raise WrongError("no JSON") from error
+    need(PLAIN.fullmatch(text) is not None, "white space, or another escape than the shortest")
+    need(depth(value) <= DEPTH, "too deep")
+    return value
+
+
+def canonical(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+# Members: what each must be.
+
+
+def time(value: Any) -> bool:
+    shape = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
+    try:
+        return bool(re.fullmatch(shape, value) and datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def is_like(value: Any, form: Any) -> bool:
+    """Say whether it has the form: a type, a pattern, a range, [of each], {of members}, a test."""
+    match form:
+        case type():
+            return isinstance(value, form)
+        case re.Pattern():
+            return isinstance(value, str) and form.fullmatch(value) is not None
+        case range():
+            return type(value) is int and value in form
+        case [each]:
+            return isinstance(value, list) and all(is_like(one, each) for one in value)
+        case dict():
+            return (
+                isinstance(value, dict)
+                and value.keys() == form.keys()
+                and all(is_like(value[name], form[name]) for name in form)
+            )
+    return bool(form(value))
+
+
+TEXT, SEQ, SIZE = re.compile(r"(?s:.+)"), range(1, LARGEST + 1), range(LARGEST + 1)
+HEX = re.compile(r"[0-9a-f]{64}")
+UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+RECORD = {
+    **dict.fromkeys(("action", "source"), TEXT),
+    **dict.fromkeys(("external_id", "tenant"), str),
+    **dict.fromkeys(("occurred_at", "recorded_at"), time),
+    "actor": {"id": str, "ip": str, "name": str},
+    "target": {"id": str, "name": str, "type": str},
+    "data": dict,
+    "id": UUID7,
+    "outcome": re.compile("success|failure|unknown"),
+    "seq": SEQ,
+    "v": range(1, 2),
+}
+FRAME = {
+    "offset": SIZE,
+    **dict.fromkeys(("length", "first_seq", "count"), SEQ),
+    "end_link": HEX,
+    "subtrees": [HEX],
+    "first_recorded_at": time,
+}
+INNER = {
+    "format": re.compile("dezky-audit-manifest/v1"),
+    **dict.fromkeys(("origin", "bucket", "key"), str),
+    **dict.fromkeys(("created_at", "first_recorded_at", "last_recorded_at"), time),
+    **dict.fromkeys(("start_seq", "end_seq", "event_count"), SEQ),
+    **dict.fromkeys(("bytes_compressed", "bytes_uncompressed"), SIZE),
+    **dict.fromkeys(("start_link", "end_link", "root", "sha256"), HEX),
+    "previous_manifest_sha256": lambda value: value is None or is_like(value, HEX),
+    "frames": [FRAME],
+    "signed_by": [str],
+}
+SIGNATURE = {"algorithm": str, "key_id": str, "signature": str}
+MANIFEST = {"manifest": INNER, "signatures": [SIGNATURE]}
+
+
+# Hashes.
+
+
+def sha(*parts: bytes) -> bytes:
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def node(left: bytes, right: bytes) -> bytes:
+    return sha(b"\x01", left, right)
+
+
+def cover(first: int, count: int) -> Iterator[tuple[int, int]]:
+    """Yield where each subtree of a range begins and ends."""
+    while count:
+        size = 1 << (count.bit_length() - 1)
+        while first % size:
+            size //= 2
+        yield first, first + size
+        first, count = first + size, count - size
 
 
 @dataclass
@@ -52,16 +184,39 @@ class Log:
     link: bytes
     records: list[bytes] = field(default_factory=list)
     leaves: list[bytes] = field(default_factory=list)
+    recorded_at: str = ""
+    nodes: dict[tuple[int, int], bytes] = field(default_factory=dict, repr=False)
 
     def add(self, record: bytes) -> None:
-        document = json.loads(record)
-        need(document["seq"] == len(self.records) + 1, f"seq {document['seq']} is out of place")
-        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        need(canonical.encode() == record, f"record {document['seq']} is not canonical")
-        leaf = sha(b"\x00", record)
-        self.link = sha(b"\x02", self.link, leaf)
-        self.leaves.append(leaf)
+        seq = len(self.records) + 1
+        need(len(record) <= RECORD_BYTES, f"record {seq} is too long")
+        event = parse(record, floats=True)
+        need(is_like(event, RECORD), f"a member of record {seq}")
+        need(event["seq"] == seq, f"seq {event['seq']} in the place of {seq}")
+        need(event["recorded_at"] >= self.recorded_at, f"seq {seq} is older than the one before")
+        age = datetime.fromisoformat(event["recorded_at"]) - datetime(1970, 1, 1, tzinfo=UTC)
+        milliseconds = int(event["id"].replace("-", "")[:12], 16)
+        need(milliseconds == age // timedelta(milliseconds=1), f"the time in the id of seq {seq}")
+        self.recorded_at = event["recorded_at"]
         self.records.append(record)
+        self.leaves.append(sha(b"\x00", record))
+        self.link = sha(b"\x02", self.link, self.leaves[-1])
+
+    def tree(self, begin: int, end: int) -> bytes:
+        """RFC 6962, section 2.1, of the leaves from index `begin` to before `end`."""
+        if end - begin < 2:
+            return self.leaves[begin] if begin < end else sha()
+        if (begin, end) not in self.nodes:  # leaves never change: what was computed stays right
+            middle = begin + (1 << ((end - begin - 1).bit_length() - 1))
+            self.nodes[begin, end] = node(self.tree(begin, middle), self.tree(middle, end))
+        return self.nodes[begin, end]
+
+
+def begin(origin: str) -> Log:
+    return Log(sha(b"dezky-audit/v1\n", origin.encode()))
+
+
+# Cold.
 
 
 @dataclass
@@ -72,127 +227,151 @@ class Cold:
     batches: list[tuple[int, int]]
 
 
+def check_signatures(inner: dict[str, Any], signatures: list[dict[str, str]], key: bytes) -> None:
+    names = [f"{each['algorithm']}:{each['key_id']}" for each in signatures]
+    need(names == inner["signed_by"] and len(names) == len(set(names)), "signed_by")
+    message = b"dezky-audit/manifest/v1\n" + canonical(inner)
+    right = base64.b64encode(hmac.digest(key, message, "sha256")).decode()
+    key_id = f"k-{sha(key).hex()[:8]}"
+    known = [each for each in signatures if each["key_id"] == key_id]
+    need(known != [], "unverifiable: it is signed by no known key")
+    for each in known:
+        need(each["algorithm"] == "hmac-sha256", "another algorithm than the key's")
+        need(each["signature"] == right, "signature")
+
+
+def read_manifest(name: str, data: bytes, prefix: str, key: bytes) -> dict[str, Any]:
+    """Return the inner object of a manifest that is signed, and agrees with itself and its name."""
+    need(len(data) <= MANIFEST_BYTES, "a manifest is too long")
+    document = parse(data, floats=False)
+    need(is_like(document, MANIFEST), "a manifest's member")
+    inner: dict[str, Any] = document["manifest"]
+    check_signatures(inner, document["signatures"], key)
+    frames, start, end = inner["frames"], inner["start_seq"], inner["end_seq"]
+    stem = f"{prefix}/{start:020}-{end:020}"
+    need(name == f"{stem}-{sha(data).hex()[:16]}.manifest.json", "a manifest's name")
+    need(inner["key"] == f"{stem}-{inner['sha256'][:16]}.jsonl.gz", "key")
+    need(inner["event_count"] == end - start + 1, "event_count")
+    need((inner["previous_manifest_sha256"] is None) == (start == 1), "previous_manifest_sha256")
+    offset, seq, now = 0, start, inner["first_recorded_at"]
+    for frame in frames:
+        last = seq + frame["count"] - 1
+        need(frame["offset"] == offset and frame["first_seq"] == seq, "a frame's place")
+        need((seq - 1) // FRAME_RECORDS == (last - 1) // FRAME_RECORDS, "a frame's cut")
+        need(frame["first_recorded_at"] >= now, "the order of times")
+        offset, seq, now = offset + frame["length"], last + 1, frame["first_recorded_at"]
+    need(offset == inner["bytes_compressed"] and seq == end + 1, "frames do not fill the batch")
+    need(frames[0]["first_recorded_at"] == inner["first_recorded_at"], "first_recorded_at")
+    need(inner["last_recorded_at"] >= now, "the order of times")
+    need(frames[-1]["end_link"] == inner["end_link"], "end_link")
+    return inner
+
+
+def inflate(part: bytes) -> bytes:
+    """Inflate one gzip member, which must end where `part` ends."""
+    member = zlib.decompressobj(31)
+    try:
+        text = member.decompress(part, FRAME_BYTES + 1)
+    except zlib.error as error:
+        raise WrongError("a frame is no gzip member") from error
+    need(len(text) <= FRAME_BYTES, "a frame's size")
+    need(member.eof and not member.unused_data, "a frame's end")
+    return text
+
+
+def read_object(data: bytes, inner: dict[str, Any], log: Log) -> None:
+    need(len(data) == inner["bytes_compressed"], "the object's length")
+    need(sha(data).hex() == inner["sha256"], "the object's digest")
+    size = 0
+    for frame in inner["frames"]:
+        text = inflate(data[frame["offset"] : frame["offset"] + frame["length"]])
+        *lines, rest = text.split(b"\n")
+        need(rest == b"", "a frame's last newline")
+        need(len(lines) == frame["count"], "a frame's count")
+        for number, line in enumerate(lines):
+            log.add(line)
+            need(number > 0 or log.recorded_at == frame["first_recorded_at"], "a frame's time")
+        subtrees = cover(frame["first_seq"] - 1, frame["count"])
+        need([log.tree(*each).hex() for each in subtrees] == frame["subtrees"], "subtrees")
+        need(log.link.hex() == frame["end_link"], "a frame's end_link")
+        size += len(text)
+    need(size == inner["bytes_uncompressed"], "bytes_uncompressed")
+    need(log.recorded_at == inner["last_recorded_at"], "last_recorded_at")
+    need(log.tree(0, len(log.leaves)).hex() == inner["root"], "root")
+
+
+def valid(
+    objects: Mapping[str, bytes], names: list[str], prefix: str, key: bytes, known: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return a range's valid manifests by their digests; wrong ones beside them are foreign."""
+    good, wrong = {}, []
+    for name in names:
+        try:
+            inner = read_manifest(name, objects[name], prefix, key)
+            for member in known:
+                need(inner[member] == known[member], f"{member} is not that of the log")
+            good[sha(objects[name]).hex()] = inner
+        except WrongError as error:
+            wrong.append(f"{name}: {error}")
+    need(good != {}, "; ".join(wrong))
+    return good
+
+
 def read_cold(objects: Mapping[str, bytes], prefix: str, key: bytes, origin: str) -> Cold:
     """Recompute everything that the bucket's objects claim, from the first event on."""
-    log = Log(sha(b"dezky-audit/v1\n", origin.encode()))
-    manifests = sorted(name for name in objects if name.endswith(".manifest.json"))
-    batches = []
-    previous = None
-    for name in manifests:
-        need(name.startswith(prefix + "/"), f"{name} is not under the prefix")
-        match = NAME.fullmatch(name.removeprefix(prefix + "/"))
-        assert match is not None, name
-        data = objects[name]
-        digest = hashlib.sha256(data).hexdigest()
-        need(digest.startswith(match[3]), f"{name} does not match its digest")
-        document = json.loads(data)
-        inner = document["manifest"]
-        body = json.dumps(inner, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        check_signature(document, body.encode(), key)
-        need((inner["start_seq"], inner["end_seq"]) == (int(match[1]), int(match[2])), name)
-        need(inner["origin"] == origin, "origin")
-        need(inner["format"] == "dezky-audit-manifest/v1", "format")
-        need(inner["start_seq"] == len(log.records) + 1, f"{name} leaves a gap or overlaps")
-        need(inner["start_link"] == log.link.hex(), "start_link")
-        need(inner["previous_manifest_sha256"] == previous, "previous manifest")
+    found: dict[tuple[int, int], list[str]] = {}
+    for name in objects:
+        match = NAME.fullmatch(name.removeprefix(f"{prefix}/"))
+        if match and name.startswith(f"{prefix}/") and 1 <= int(match[1]) <= int(match[2]):
+            found.setdefault((int(match[1]), int(match[2])), []).append(name)
+    log, batches = begin(origin), []
+    known: dict[str, Any] = {"origin": origin, "previous_manifest_sha256": None}
+    for (start, end), following in pairwise([*sorted(found), (0, 0)]):
+        need(start == len(log.records) + 1, f"gap or overlap: {start} after {len(log.records)}")
+        known["start_link"] = log.link.hex()
+        good = valid(objects, found[start, end], prefix, key, known)
+        need(len({inner["end_link"] for inner in good.values()}) == 1, "two logs of one range")
+        if len(good) > 1 and following in found:  # the next manifest says which one it is
+            after = valid(objects, found[following], prefix, key, {"origin": origin}).values()
+            named = {inner["previous_manifest_sha256"] for inner in after}
+            good = {digest: inner for digest, inner in good.items() if digest in named}
+            need(good != {}, "the next manifest names none of this range")
+        known["previous_manifest_sha256"], inner = next(iter(good.items()))
+        need(inner["key"] in objects, f"{inner['key']} is missing")
         read_object(objects[inner["key"]], inner, log)
-        need(inner["end_link"] == log.link.hex(), "end_link")
-        need(inner["root"] == tree_hash(log.leaves).hex(), "root")
-        need(inner["end_seq"] == len(log.records), "end_seq")
-        need(inner["event_count"] == inner["end_seq"] - inner["start_seq"] + 1, "event_count")
-        previous = digest
-        batches.append((inner["start_seq"], inner["end_seq"]))
+        batches.append((start, end))
     return Cold(log, batches)
 
 
-def check_signature(document: dict[str, object], body: bytes, key: bytes) -> None:
-    key_id = "k-" + hashlib.sha256(key).hexdigest()[:8]
-    inner, signatures = document["manifest"], document["signatures"]
-    assert isinstance(inner, dict)
-    assert isinstance(signatures, list)
-    need(inner["signed_by"] == [f"hmac-sha256:{key_id}"], "signed_by")
-    need(len(signatures) == 1, "number of signatures")
-    need(signatures[0]["key_id"] == key_id, "key id")
-    need(signatures[0]["algorithm"] == "hmac-sha256", "algorithm")
-    expected = hmac.new(key, b"dezky-audit/manifest/v1\n" + body, hashlib.sha256).digest()
-    need(base64.b64decode(signatures[0]["signature"]) == expected, "signature")
-
-
-def read_object(data: bytes, inner: dict[str, object], log: Log) -> None:
-    need(hashlib.sha256(data).hexdigest() == inner["sha256"], "the object's digest")
-    need(len(data) == inner["bytes_compressed"], "the object's length")
-    frames = inner["frames"]
-    assert isinstance(frames, list)
-    at = size = 0
-    for number, frame in enumerate(frames):
-        need(frame["offset"] == at, "a frame's offset")
-        need(frame["first_seq"] == len(log.records) + 1, "a frame's first seq")
-        inflater = zlib.decompressobj(31)
-        text = inflater.decompress(data[at : at + frame["length"]])
-        need(inflater.eof and not inflater.unused_data, "a frame's end")
-        lines = text.split(b"\n")
-        need(lines.pop() == b"", "a frame's last newline")
-        need(len(lines) == frame["count"] <= 1024, "a frame's count")
-        need(len(text) <= 4_194_304, "a frame's size")
-        before = len(log.leaves)
-        for line in lines:
-            log.add(line)
-        need(frame["end_link"] == log.link.hex(), "a frame's link")
-        need(frame["subtrees"] == cover(log.leaves, before), "a frame's subtrees")
-        first = json.loads(lines[0])
-        need(frame["first_recorded_at"] == first["recorded_at"], "a frame's time")
-        last_frame = number == len(frames) - 1
-        need(last_frame or len(log.records) % 1024 == 0 or size_forced(text), "a frame's cut")
-        at += frame["length"]
-        size += len(text)
-    need(at == len(data), "what follows the last frame")
-    need(size == inner["bytes_uncompressed"], "the size in the manifest")
-
-
-def size_forced(text: bytes) -> bool:
-    """Say whether a frame may have ended because the next record would not have fitted."""
-    return len(text) > 4_194_304 - 262_145
-
-
-def cover(leaves: list[bytes], first: int) -> list[str]:
-    """Hash the largest aligned perfect subtrees over leaves[first:], left to right."""
-    found = []
-    while first < len(leaves):
-        size = 1
-        while first % (size * 2) == 0 and first + size * 2 <= len(leaves):
-            size *= 2
-        found.append(tree_hash(leaves[first : first + size]).hex())
-        first += size
-    return found
+# Hot.
 
 
 def read_hot(database: Path) -> tuple[int, int, list[tuple[int, bytes, str]]]:
     """Return head, floor, and the (seq, record, link) of every row, straight from the file."""
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        head, floor = connection.execute(
-            "SELECT head_seq, floor_seq FROM audit_logstate"
-        ).fetchone() or (0, 0)
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        state = connection.execute("SELECT head_seq, floor_seq FROM audit_logstate").fetchone()
         rows = connection.execute("SELECT seq, record, link FROM audit_auditevent ORDER BY seq")
-        result = [(seq, bytes(record), link) for seq, record, link in rows]
-    connection.close()
-    return head, floor, result
+        return *(state or (0, 0)), [(seq, bytes(record), link) for seq, record, link in rows]
 
 
 def read_all(
     objects: Mapping[str, bytes], prefix: str, key: bytes, origin: str, database: Path
 ) -> Log:
     """Read cold, then hot: every seq exactly once, every link recomputed, up to the head."""
-    cold = read_cold(objects, prefix, key, origin)
+    log = read_cold(objects, prefix, key, origin).log
     head, floor, rows = read_hot(database)
-    log = cold.log
-    need(floor <= len(log.records), "the floor is above what is in cold")
-    for seq, record, link in rows:
-        if seq <= floor:
-            continue  # residue of a purge, no part of the log
-        if seq <= len(log.records):
-            need(log.records[seq - 1] == record, f"seq {seq} differs between the tiers")
-            continue
-        log.add(record)
-        need(log.link.hex() == link, f"the link of seq {seq}")
-    need(len(log.records) == head, f"the log ends at {len(log.records)}, the head is {head}")
+    end = len(log.records)
+    need(floor <= end <= head, f"floor {floor}, end of cold {end}, head {head}")
+    logged = [row for row in rows if row[0] > floor]  # the others are residue of a purge
+    need([seq for seq, _, _ in logged] == list(range(floor + 1, head + 1)), "seqs in hot")
+    links = [begin(origin).link]
+    for leaf in log.leaves:
+        links.append(sha(b"\x02", links[-1], leaf))
+    for seq, record, link in logged:
+        if seq <= end:
+            need(record == log.records[seq - 1], f"seq {seq} differs between the tiers")
+        else:
+            log.add(record)
+            links.append(log.link)
+        need(link == links[seq].hex(), f"the link of seq {seq}")
     return log

@@ -90,7 +90,7 @@ def test_a_dry_run_on_an_empty_database_changes_nothing_either(site: Site) -> No
 def test_a_dry_run_says_what_is_kept_and_why(site: Site) -> None:
     text = site.manage("archive_now", "--dry-run", "--max-batches=1").stdout.decode()
     due = site.archive("--dry-run")["batches"][-1]["end_seq"]
-    assert f"seq {BATCH_EVENTS + 1:,}–{due:,}: due, left to a later batch" in text
+    assert f"seq {BATCH_EVENTS + 1:,}–{due:,}: due, left to a later run" in text
     assert f"seq {due + 1:,}–{EVENTS:,}: recorded at or after 20" in text
     assert "not older than 90 days" in text
 
