@@ -263,6 +263,12 @@ class _Run:
             outcome = Outcome.ARCHIVED if self.batches else Outcome.NOTHING_DUE  # 9
         except InterruptedRunError as error:
             outcome, self.error = Outcome.INTERRUPTED, str(error)
+        except KeyboardInterrupt:
+            outcome = Outcome.INTERRUPTED
+            self.error = (
+                "Stopped at once, amid a step, on a second request. Nothing was lost; the next "
+                "run goes on from there."
+            )
         except (RefusedError, log.RolledBackError) as error:
             outcome, self.error = Outcome.REFUSED, str(error)
         except (AuditError, DatabaseError, OSError) as error:

@@ -12,7 +12,7 @@ import json
 import re
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -39,26 +39,19 @@ def need(truth: bool, text: str) -> None:
         raise WrongError(text)
 
 
-# JSON: the same rules for records and manifests, but that a manifest has no floats.
-
-
 def ordered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     need(all(a < b for (a, _), (b, _) in pairwise(pairs)), "keys out of order, or twice")
     return dict(pairs)
 
 
 def integer(text: str) -> int:
-    need(len(text) <= 17 and text != "-0" and abs(int(text)) <= LARGEST, "integer out of range")
+    need(text != "-0" and abs(int(text)) <= LARGEST, "an integer out of range")
     return int(text)
 
 
 def double(text: str) -> float:
-    need(abs(float(text)) < float("inf"), "number out of range")
+    need(abs(float(text)) < float("inf"), "no finite number")
     return float(text)
-
-
-def never(text: str) -> Any:
-    raise WrongError(f"{text[:20]} has no place here")
 
 
 def depth(value: Any) -> int:
@@ -66,29 +59,20 @@ def depth(value: Any) -> int:
     return 1 + max(map(depth, parts), default=0) if isinstance(value, dict | list) else 0
 
 
-def parse(data: bytes, *, floats: bool) -> Any:
-    number = double if floats else never
+def parse(data: bytes, number: Callable[[str], float]) -> Any:
+    """Read canonical JSON: a record with `double`s, a manifest with `integer`s alone."""
+    hooks = {"parse_int": integer, "parse_float": number, "parse_constant": double}
     try:
-        text = data.decode()
-        value = json.loads(
-            text,
-            object_pairs_hook=ordered,
-            parse_int=integer,
-            parse_float=number,
-            parse_constant=never,
-        )
+        value = json.loads(data.decode(), object_pairs_hook=ordered, **hooks)  # type: ignore[arg-type]
     except (ValueError, RecursionError) as error:
         raise WrongError("no JSON") from error
-    need(PLAIN.fullmatch(text) is not None, "white space, or another escape than the shortest")
+    need(PLAIN.fullmatch(data.decode()) is not None, "white space, or a longer escape than needed")
     need(depth(value) <= DEPTH, "too deep")
     return value
 
 
 def canonical(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-
-
-# Members: what each must be.
 
 
 def time(value: Any) -> bool:
@@ -119,44 +103,35 @@ def is_like(value: Any, form: Any) -> bool:
     return bool(form(value))
 
 
-TEXT, SEQ, SIZE = re.compile(r"(?s:.+)"), range(1, LARGEST + 1), range(LARGEST + 1)
-HEX = re.compile(r"[0-9a-f]{64}")
+TEXT, HEX = re.compile(r"(?s:.+)"), re.compile(r"[0-9a-f]{64}")
+SEQ, SIZE = range(1, LARGEST + 1), range(LARGEST + 1)
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-RECORD = {
-    **dict.fromkeys(("action", "source"), TEXT),
-    **dict.fromkeys(("external_id", "tenant"), str),
-    **dict.fromkeys(("occurred_at", "recorded_at"), time),
-    "actor": {"id": str, "ip": str, "name": str},
-    "target": {"id": str, "name": str, "type": str},
-    "data": dict,
-    "id": UUID7,
-    "outcome": re.compile("success|failure|unknown"),
-    "seq": SEQ,
-    "v": range(1, 2),
-}
-FRAME = {
+Members = dict[str, Any]
+RECORD: Members = (
+    Members.fromkeys(("action", "source"), TEXT)
+    | Members.fromkeys(("external_id", "tenant"), str)
+    | Members.fromkeys(("occurred_at", "recorded_at"), time)
+    | {"actor": Members.fromkeys(("id", "ip", "name"), str), "data": dict, "id": UUID7}
+    | {"target": Members.fromkeys(("id", "name", "type"), str), "seq": SEQ, "v": range(1, 2)}
+    | {"outcome": re.compile("success|failure|unknown")}
+)
+FRAME: Members = Members.fromkeys(("length", "first_seq", "count"), SEQ) | {
     "offset": SIZE,
-    **dict.fromkeys(("length", "first_seq", "count"), SEQ),
     "end_link": HEX,
     "subtrees": [HEX],
     "first_recorded_at": time,
 }
-INNER = {
-    "format": re.compile("dezky-audit-manifest/v1"),
-    **dict.fromkeys(("origin", "bucket", "key"), str),
-    **dict.fromkeys(("created_at", "first_recorded_at", "last_recorded_at"), time),
-    **dict.fromkeys(("start_seq", "end_seq", "event_count"), SEQ),
-    **dict.fromkeys(("bytes_compressed", "bytes_uncompressed"), SIZE),
-    **dict.fromkeys(("start_link", "end_link", "root", "sha256"), HEX),
-    "previous_manifest_sha256": lambda value: value is None or is_like(value, HEX),
-    "frames": [FRAME],
-    "signed_by": [str],
-}
+INNER: Members = (
+    Members.fromkeys(("origin", "bucket", "key"), str)
+    | Members.fromkeys(("created_at", "first_recorded_at", "last_recorded_at"), time)
+    | Members.fromkeys(("start_seq", "end_seq", "event_count"), SEQ)
+    | Members.fromkeys(("bytes_compressed", "bytes_uncompressed"), SIZE)
+    | Members.fromkeys(("start_link", "end_link", "root", "sha256"), HEX)
+    | {"previous_manifest_sha256": lambda value: value is None or is_like(value, HEX)}
+    | {"format": re.compile("dezky-audit-manifest/v1"), "frames": [FRAME], "signed_by": [str]}
+)
 SIGNATURE = {"algorithm": str, "key_id": str, "signature": str}
 MANIFEST = {"manifest": INNER, "signatures": [SIGNATURE]}
-
-
-# Hashes.
 
 
 def sha(*parts: bytes) -> bytes:
@@ -181,16 +156,20 @@ def cover(first: int, count: int) -> Iterator[tuple[int, int]]:
 class Log:
     """What was read so far: every record in order, the newest link, all leaves."""
 
-    link: bytes
+    links: list[bytes]  # the first is link(0)
     records: list[bytes] = field(default_factory=list)
     leaves: list[bytes] = field(default_factory=list)
     recorded_at: str = ""
     nodes: dict[tuple[int, int], bytes] = field(default_factory=dict, repr=False)
 
+    @property
+    def link(self) -> bytes:
+        return self.links[-1]
+
     def add(self, record: bytes) -> None:
         seq = len(self.records) + 1
         need(len(record) <= RECORD_BYTES, f"record {seq} is too long")
-        event = parse(record, floats=True)
+        event = parse(record, double)
         need(is_like(event, RECORD), f"a member of record {seq}")
         need(event["seq"] == seq, f"seq {event['seq']} in the place of {seq}")
         need(event["recorded_at"] >= self.recorded_at, f"seq {seq} is older than the one before")
@@ -200,7 +179,7 @@ class Log:
         self.recorded_at = event["recorded_at"]
         self.records.append(record)
         self.leaves.append(sha(b"\x00", record))
-        self.link = sha(b"\x02", self.link, self.leaves[-1])
+        self.links.append(sha(b"\x02", self.link, self.leaves[-1]))
 
     def tree(self, begin: int, end: int) -> bytes:
         """RFC 6962, section 2.1, of the leaves from index `begin` to before `end`."""
@@ -210,13 +189,6 @@ class Log:
             middle = begin + (1 << ((end - begin - 1).bit_length() - 1))
             self.nodes[begin, end] = node(self.tree(begin, middle), self.tree(middle, end))
         return self.nodes[begin, end]
-
-
-def begin(origin: str) -> Log:
-    return Log(sha(b"dezky-audit/v1\n", origin.encode()))
-
-
-# Cold.
 
 
 @dataclass
@@ -241,9 +213,9 @@ def check_signatures(inner: dict[str, Any], signatures: list[dict[str, str]], ke
 
 
 def read_manifest(name: str, data: bytes, prefix: str, key: bytes) -> dict[str, Any]:
-    """Return the inner object of a manifest that is signed, and agrees with itself and its name."""
+    """Return what is signed, if it is, and agrees with itself and with its name."""
     need(len(data) <= MANIFEST_BYTES, "a manifest is too long")
-    document = parse(data, floats=False)
+    document = parse(data, integer)
     need(is_like(document, MANIFEST), "a manifest's member")
     inner: dict[str, Any] = document["manifest"]
     check_signatures(inner, document["signatures"], key)
@@ -253,16 +225,15 @@ def read_manifest(name: str, data: bytes, prefix: str, key: bytes) -> dict[str, 
     need(inner["key"] == f"{stem}-{inner['sha256'][:16]}.jsonl.gz", "key")
     need(inner["event_count"] == end - start + 1, "event_count")
     need((inner["previous_manifest_sha256"] is None) == (start == 1), "previous_manifest_sha256")
-    offset, seq, now = 0, start, inner["first_recorded_at"]
+    offset, seq = 0, start
     for frame in frames:
         last = seq + frame["count"] - 1
         need(frame["offset"] == offset and frame["first_seq"] == seq, "a frame's place")
         need((seq - 1) // FRAME_RECORDS == (last - 1) // FRAME_RECORDS, "a frame's cut")
-        need(frame["first_recorded_at"] >= now, "the order of times")
-        offset, seq, now = offset + frame["length"], last + 1, frame["first_recorded_at"]
+        offset, seq = offset + frame["length"], last + 1
     need(offset == inner["bytes_compressed"] and seq == end + 1, "frames do not fill the batch")
-    need(frames[0]["first_recorded_at"] == inner["first_recorded_at"], "first_recorded_at")
-    need(inner["last_recorded_at"] >= now, "the order of times")
+    times = [*(frame["first_recorded_at"] for frame in frames), inner["last_recorded_at"]]
+    need(times[0] == inner["first_recorded_at"] and times == sorted(times), "times")
     need(frames[-1]["end_link"] == inner["end_link"], "end_link")
     return inner
 
@@ -308,8 +279,8 @@ def valid(
     for name in names:
         try:
             inner = read_manifest(name, objects[name], prefix, key)
-            for member in known:
-                need(inner[member] == known[member], f"{member} is not that of the log")
+            for member, value in known.items():
+                need(inner[member] == value, f"{member} is not that of the log")
             good[sha(objects[name]).hex()] = inner
         except WrongError as error:
             wrong.append(f"{name}: {error}")
@@ -322,9 +293,12 @@ def read_cold(objects: Mapping[str, bytes], prefix: str, key: bytes, origin: str
     found: dict[tuple[int, int], list[str]] = {}
     for name in objects:
         match = NAME.fullmatch(name.removeprefix(f"{prefix}/"))
-        if match and name.startswith(f"{prefix}/") and 1 <= int(match[1]) <= int(match[2]):
+        if match and name.startswith(f"{prefix}/"):
             found.setdefault((int(match[1]), int(match[2])), []).append(name)
-    log, batches = begin(origin), []
+    found = {
+        (start, end): found[start, end] for start, end in found if 1 <= start <= end <= LARGEST
+    }
+    log, batches = Log([sha(b"dezky-audit/v1\n", origin.encode())]), []
     known: dict[str, Any] = {"origin": origin, "previous_manifest_sha256": None}
     for (start, end), following in pairwise([*sorted(found), (0, 0)]):
         need(start == len(log.records) + 1, f"gap or overlap: {start} after {len(log.records)}")
@@ -341,9 +315,6 @@ def read_cold(objects: Mapping[str, bytes], prefix: str, key: bytes, origin: str
         read_object(objects[inner["key"]], inner, log)
         batches.append((start, end))
     return Cold(log, batches)
-
-
-# Hot.
 
 
 def read_hot(database: Path) -> tuple[int, int, list[tuple[int, bytes, str]]]:
@@ -364,14 +335,10 @@ def read_all(
     need(floor <= end <= head, f"floor {floor}, end of cold {end}, head {head}")
     logged = [row for row in rows if row[0] > floor]  # the others are residue of a purge
     need([seq for seq, _, _ in logged] == list(range(floor + 1, head + 1)), "seqs in hot")
-    links = [begin(origin).link]
-    for leaf in log.leaves:
-        links.append(sha(b"\x02", links[-1], leaf))
     for seq, record, link in logged:
         if seq <= end:
             need(record == log.records[seq - 1], f"seq {seq} differs between the tiers")
         else:
             log.add(record)
-            links.append(log.link)
-        need(link == links[seq].hex(), f"the link of seq {seq}")
+        need(link == log.links[seq].hex(), f"the link of seq {seq}")
     return log

@@ -111,6 +111,31 @@ def test_a_run_killed_there_loses_nothing_and_the_next_one_finishes(
     assert outcomes == [("interrupted",), ("archived",)]
 
 
+@pytest.mark.parametrize(
+    "where", ['sql:UPDATE "audit_lease"', 'sql:INSERT INTO "audit_archiverun"', 'sql:"fence" =']
+)
+def test_a_run_killed_while_it_takes_the_lease_leaves_nothing_behind(
+    site: Site, where: str
+) -> None:
+    before = site.read_log().records
+    kill_at(site, where)
+    assert left(site) == NOTHING
+    assert site.archive()["outcome"] == "archived"
+    check_whole(site, before)
+
+
+def test_a_run_killed_when_it_has_done_all_but_release_its_lease_leaves_nothing_to_do(
+    site: Site,
+) -> None:
+    before = site.read_log().records
+    kill_at(site, 'sql:"finished_at" =:2')  # the first closes what dead runs left open
+    check_whole(site, before)
+    assert site.archive()["outcome"] == "nothing_due"
+    outcomes = site.rows("SELECT outcome FROM audit_archiverun ORDER BY id")
+    assert outcomes == [("archived",), ("nothing_due",)]
+    check_whole(site, before)
+
+
 SPLIT = [
     f"step:{Step.FENCED}",
     f"step:{Step.RANGE_FIXED}",
