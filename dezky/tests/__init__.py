@@ -1,0 +1,1 @@
+"""Tests of the project's settings and of what it is deployed with."""
