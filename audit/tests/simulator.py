@@ -41,6 +41,7 @@ class Template:
 
     full: Path
     empty: Path
+    records: list[bytes]
 
     @classmethod
     def make(cls, folder: Path) -> Template:
@@ -50,7 +51,8 @@ class Template:
         shutil.copy(empty, full)
         url = {"DATABASE_URL": f"sqlite:///{full}"}
         _manage(url, "demo_events", f"--count={EVENTS}", "--days=180")
-        return cls(full, empty)
+        _, _, rows = reader.read_hot(full)
+        return cls(full, empty, [record for _, record, _ in rows])
 
 
 def _manage(env: dict[str, str], *args: str) -> None:

@@ -11,7 +11,7 @@ from .simulator import BATCH_EVENTS, EVENTS, Site
 
 
 def test_what_is_older_than_the_retention_moves_and_the_rest_stays(site: Site) -> None:
-    before = site.read_log().records
+    before = site.template.records
     cutoff = datetime.now(UTC) - timedelta(days=90)
     answer = site.archive()
 

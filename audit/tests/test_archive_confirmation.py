@@ -67,7 +67,7 @@ def test_what_is_there_already_under_the_name_is_compared_not_trusted(site: Site
 
 def test_what_is_there_already_and_right_is_taken(site: Site) -> None:
     """The answer to a PUT got lost, and the SDK or the next run meets its own success."""
-    before = site.read_log().records
+    before = site.template.records
     run = site.driver("archive", "--pause=step:jsonl sent")
     run.wait_for("^paused")
     run.kill()

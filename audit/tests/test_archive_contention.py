@@ -132,7 +132,7 @@ def take_over(site: Site) -> dict[str, object]:
 
 def test_a_run_stalled_and_overtaken_records_nothing_when_it_wakes(site: Site) -> None:
     """The lease guards the ledger: the woken run finds its token gone."""
-    before = site.read_log().records
+    before = site.template.records
     stalled = site.driver("archive", "--pause=step:confirmed")
     stalled.wait_for("^paused")
     stalled.signal(signal.SIGSTOP)
@@ -150,7 +150,7 @@ def test_a_run_stalled_and_overtaken_records_nothing_when_it_wakes(site: Site) -
 def test_a_run_stalled_there_and_overtaken_changes_nothing_when_it_wakes(
     site: Site, step: str
 ) -> None:
-    before = site.read_log().records
+    before = site.template.records
     stalled = site.driver("archive", f"--pause=step:{step}")
     stalled.wait_for("^paused")
     stalled.signal(signal.SIGSTOP)
@@ -207,7 +207,7 @@ def test_a_lease_that_is_still_running_is_not_taken_from_an_unknown_host(site: S
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_a_run_after_the_current_step(site: Site, number: signal.Signals) -> None:
-    before = site.read_log().records
+    before = site.template.records
     command = site.start("archive_now", "--json")
     site.wait_until("SELECT count(*) FROM audit_archivebatch")
     command.signal(number)

@@ -98,7 +98,7 @@ def check_whole(site: Site, before: list[bytes]) -> None:
 def test_a_run_killed_there_loses_nothing_and_the_next_one_finishes(
     site: Site, where: str
 ) -> None:
-    before = site.read_log().records
+    before = site.template.records
     kill_at(site, where)
 
     assert left(site) == CASES[where]
@@ -117,7 +117,7 @@ def test_a_run_killed_there_loses_nothing_and_the_next_one_finishes(
 def test_a_run_killed_while_it_takes_the_lease_leaves_nothing_behind(
     site: Site, where: str
 ) -> None:
-    before = site.read_log().records
+    before = site.template.records
     kill_at(site, where)
     assert left(site) == NOTHING
     assert site.archive()["outcome"] == "archived"
@@ -127,7 +127,7 @@ def test_a_run_killed_while_it_takes_the_lease_leaves_nothing_behind(
 def test_a_run_killed_when_it_has_done_all_but_release_its_lease_leaves_nothing_to_do(
     site: Site,
 ) -> None:
-    before = site.read_log().records
+    before = site.template.records
     kill_at(site, 'sql:"finished_at" =:2')  # the first closes what dead runs left open
     check_whole(site, before)
     assert site.archive()["outcome"] == "nothing_due"
@@ -152,7 +152,7 @@ SPLIT = [
 @pytest.mark.parametrize("where", SPLIT)
 def test_the_same_holds_where_the_log_has_a_database_of_its_own(site: Site, where: str) -> None:
     site.split()
-    before = site.read_log().records
+    before = site.template.records
     kill_at(site, where)
     assert left(site) == CASES[where]
     assert site.read_log().records == before
@@ -162,7 +162,7 @@ def test_the_same_holds_where_the_log_has_a_database_of_its_own(site: Site, wher
 
 @pytest.mark.parametrize("step", [Step.JSONL_SENT, Step.MANIFEST_SENT, Step.RECORDED])
 def test_a_run_killed_in_its_second_batch_keeps_the_first(site: Site, step: Step) -> None:
-    before = site.read_log().records
+    before = site.template.records
     kill_at(site, f"step:{step}:2")
     assert site.batches()[0] == (1, BATCH_EVENTS, "purged")
     assert site.archive()["outcome"] == "archived"
@@ -171,7 +171,7 @@ def test_a_run_killed_in_its_second_batch_keeps_the_first(site: Site, step: Step
 
 @pytest.mark.parametrize("step", [Step.ADOPTED, Step.FLOOR_RAISED, Step.CHUNK_DELETED])
 def test_a_run_killed_while_it_finishes_the_past_loses_nothing(site: Site, step: Step) -> None:
-    before = site.read_log().records
+    before = site.template.records
     kill_at(site, f"step:{Step.MANIFEST_SENT}")
     kill_at(site, f"step:{step}")
     answer = site.archive()
@@ -180,7 +180,7 @@ def test_a_run_killed_while_it_finishes_the_past_loses_nothing(site: Site, step:
 
 
 def test_killed_again_and_again_at_each_step_it_still_gets_done(site: Site) -> None:
-    before = site.read_log().records
+    before = site.template.records
     for step in Step:
         run = site.driver("archive", f"--pause=step:{step}")
         run.wait_for("^(paused|outcome)")

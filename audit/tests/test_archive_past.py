@@ -30,7 +30,7 @@ def overwrite(site: Site, key: str, data: bytes) -> None:
 def test_a_ledger_restored_to_before_stored_is_made_whole_from_the_bucket(
     site: Site, after: int
 ) -> None:
-    before = site.read_log().records
+    before = site.template.records
     first = site.archive()
     lose_ledger(site, after)
     assert len(site.batches()) == (0 if after == 0 else 1)
@@ -44,7 +44,7 @@ def test_a_ledger_restored_to_before_stored_is_made_whole_from_the_bucket(
 
 
 def test_a_hot_copy_restored_from_before_its_purge_is_purged_again(site: Site) -> None:
-    before = site.read_log().records
+    before = site.template.records
     with site.sql() as connection:
         rows = connection.execute("SELECT * FROM audit_auditevent WHERE seq <= 10").fetchall()
     site.archive()
@@ -137,7 +137,7 @@ def test_a_manifest_beyond_the_head_is_refused(site: Site) -> None:
 
 
 def test_an_invalid_manifest_beside_the_range_blocks_nothing_and_is_reported(site: Site) -> None:
-    before = site.read_log().records
+    before = site.template.records
     site.archive()
     key = manifest_key(site)
     forged = json.loads(site.objects()[key])
@@ -155,7 +155,7 @@ def test_an_invalid_manifest_beside_the_range_blocks_nothing_and_is_reported(sit
 
 def test_of_two_valid_manifests_the_one_that_the_next_names_is_adopted(site: Site) -> None:
     """Other bytes for the same range, as another library version would write them."""
-    before = site.read_log().records
+    before = site.template.records
     run = site.driver("archive", "--pause=step:manifest sent")
     run.wait_for("^paused")
     run.kill()
