@@ -166,7 +166,7 @@ def check_engines(**kwargs: Any) -> list[CheckMessage]:
     """E013, E014: engines that cannot hold the log."""
     found: list[CheckMessage] = []
     for alias, config in settings.DATABASES.items():
-        name = str(config.get("UNSUPPORTED", "")) or config["ENGINE"]
+        name = str(config.get("UNSUPPORTED", config["ENGINE"]))
         variable = "DATABASE_URL" if alias == "default" else "HOT_DATABASE_URL"
         if "djongo" in name:
             found.append(

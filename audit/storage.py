@@ -161,6 +161,11 @@ HINTS = {
     "NoSuchBucket": "the bucket does not exist: create it, or correct AUDIT_COLD_BUCKET",
     "InvalidAccessKeyId": "the access key is not known: correct AUDIT_COLD_ACCESS_KEY",
     "SignatureDoesNotMatch": "the secret key is wrong: correct AUDIT_COLD_SECRET_KEY",
+    # An answer to a HEAD has no words.
+    "403": (
+        "the keys are wrong or may not do this: correct AUDIT_COLD_ACCESS_KEY and "
+        "AUDIT_COLD_SECRET_KEY, or their rights on the bucket"
+    ),
     "AccessDenied": "the key may not do this: give it read, write and list on the bucket",
     "RequestTimeTooSkewed": "this machine's clock is off: set it by NTP",
     "QuotaExceeded": "the bucket is full: raise its quota",
@@ -188,9 +193,10 @@ def _asking(verb: str, key: str) -> Iterator[None]:
             raise ExistsError(f"{what}: the name is taken.") from None
         if verb in {"HEAD", "GET"} and status == 404:
             raise GapError(f"{what}: there is no such object.") from None
+        named = str(status) if code == str(status) else f"{status} {code}"
         hint = HINTS.get(code, str(detail.get("Message", "")) or "see the service's own log")
         raise UnavailableError(
-            f"{what}: refused with {status} {code} after {tries} tries; {hint}."
+            f"{what}: refused with {named} after {tries} tries; {hint}."
         ) from None
     except (BotoCoreError, HTTPClientError, RetriesExceededError) as error:
         raise UnavailableError(

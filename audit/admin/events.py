@@ -14,7 +14,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from audit import ingest, log
-from audit.format.errors import AuditError
+from audit.format.errors import AuditError, RecordError
+from audit.format.record import parse
 from audit.models import AuditEvent
 
 from .readonly import ReadOnlyAdmin, moment
@@ -135,7 +136,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
         """Return the record, indented for reading; the stored bytes stay as they are."""
         raw = log.as_bytes(event.record)
         try:
-            text = json.dumps(json.loads(raw), ensure_ascii=False, indent=2)
-        except ValueError:
+            text = json.dumps(parse(raw), ensure_ascii=False, indent=2)
+        except RecordError:
             text = raw.decode("utf-8", errors="backslashreplace")
         return format_html('<pre class="audit-record">{}</pre>', text)

@@ -19,7 +19,9 @@ else:  # generic for the type checker only
 
 def moment(value: datetime | None) -> str:
     """Return a time in UTC with its milliseconds; a dash where there is none."""
-    return value.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] if value else "–"
+    if value is None:
+        return "–"
+    return value.replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds")
 
 
 def lines(texts: Iterable[str]) -> SafeString:

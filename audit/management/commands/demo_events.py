@@ -20,6 +20,7 @@ from audit.management.commands.archive_now import positive
 from tenants.models import Tenant
 
 EVENTS_A_DELIVERY = 25
+MAX_DAYS = 36_500
 DEMO_SCOPE = "demo"
 COMPANIES = [
     "Alder",
@@ -103,6 +104,8 @@ class Command(BaseCommand):
         """Make the history."""
         if tenants > len(COMPANIES):
             raise CommandError(f"At most {len(COMPANIES)} tenants can be made up.", returncode=2)
+        if days > MAX_DAYS:
+            raise CommandError(f"At most {MAX_DAYS:,} days can be made up.", returncode=2)
         try:
             head = log.current_state().head_seq
             if head:

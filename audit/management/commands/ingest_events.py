@@ -19,7 +19,7 @@ from tqdm import tqdm
 from audit import ingest, log
 from audit.format.errors import AuditError, RecordError
 from audit.log import Draft
-from audit.management.entrance import interrupt_on_sigterm
+from audit.management.entrance import interrupt_on_sigterm, interrupts_held
 
 CHUNK_LINES = 2_000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -28,6 +28,7 @@ BOM = b"\xef\xbb\xbf"
 SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,49}", re.ASCII)
 SHOWN_REJECTS = 20
 SHOWN_TENANTS = 20
+SHOWN_CHARACTERS = 63
 EXIT_REJECTS = 3
 EXIT_INTERRUPTED = 130
 
@@ -68,8 +69,23 @@ class Command(BaseCommand):
             )
         if rejects and Path(rejects).exists():
             raise CommandError(f"{rejects} exists already: name another reject file.")
+        tally = Tally()
+        with interrupt_on_sigterm():
+            try:
+                self.ingest(file, source, rejects, tally)
+            except KeyboardInterrupt:
+                at = f"at line {tally.stopped_at:,}" if tally.stopped_at else "before any line"
+                self.stderr.write(
+                    f"Stopped on request {at}: run the same command again to go on; what is in "
+                    "already is recognised."
+                )
+                sys.exit(EXIT_INTERRUPTED)
+        if tally.rejected:
+            sys.exit(EXIT_REJECTS)
+
+    def ingest(self, file: str, source: str, rejects: str | None, tally: Tally) -> None:
+        """Append the file's lines; what became of them is counted in `tally`."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(interrupt_on_sigterm())
             try:
                 stream: BinaryIO = (
                     sys.stdin.buffer if file == "-" else stack.enter_context(Path(file).open("rb"))
@@ -82,13 +98,9 @@ class Command(BaseCommand):
             bar: tqdm[Any] = stack.enter_context(
                 tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None)
             )
-            tally = Tally()
-            lines = _lines(stream, reject_file, tally, self.stderr)
-            interrupted = False
             batch = Batch(tally)
             try:
-                for number, line in lines:
-                    tally.last_line = number
+                for number, line in _lines(stream, reject_file, tally, self.stderr):
                     bar.update(len(line))
                     text = line.rstrip(b"\r\n").removeprefix(BOM if number == 1 else b"")
                     try:
@@ -100,31 +112,23 @@ class Command(BaseCommand):
                         batch.append()
                 batch.append()
             except KeyboardInterrupt:
-                # An append that was under way is rolled back as a whole.
-                interrupted = True
+                self.report(tally, reject_file)
+                raise
             except (AuditError, DatabaseError, OSError) as error:
-                self.report(file, tally, reject_file)
+                self.report(tally, reject_file)
                 reason = log.explain(error) if isinstance(error, DatabaseError) else str(error)
                 raise CommandError(
-                    f"Stopped at line {batch.first_line or tally.last_line:,}; the lines before "
-                    f"it are in, it and those after it are not: {reason} Then run the same "
-                    "command again: what is in already is recognised."
+                    f"Stopped at line {tally.stopped_at:,}; the lines before it are in, it and "
+                    f"those after it are not: {reason} Then run the same command again: what is "
+                    "in already is recognised."
                 ) from None
-        self.report(file, tally, reject_file)
-        if interrupted:
-            self.stderr.write(
-                f"Stopped on request at line {batch.first_line or tally.last_line:,}: run the "
-                "same command again to go on; what is in already is recognised."
-            )
-            sys.exit(EXIT_INTERRUPTED)
-        if tally.rejected:
-            sys.exit(EXIT_REJECTS)
-
-    def report(self, file: str, tally: Tally, reject_file: RejectFile) -> None:
-        """Print what became of the lines."""
-        if not tally.lines:
+        if tally.lines:
+            self.report(tally, reject_file)
+        else:
             self.stdout.write(f"{file} holds no lines: nothing to ingest.")
-            return
+
+    def report(self, tally: Tally, reject_file: RejectFile) -> None:
+        """Print what became of the lines."""
         seqs = f" (seq {tally.first_seq:,}–{tally.last_seq:,})" if tally.appended else ""
         self.stdout.write(
             f"{tally.lines:,} lines: {tally.appended:,} appended{seqs}, {tally.duplicates:,} "
@@ -138,7 +142,7 @@ class Command(BaseCommand):
         unknown = ingest.unknown_tenants(tally.tenants)
         if unknown:
             count = sum(tally.tenants[slug] for slug in unknown)
-            names = ", ".join(sorted(unknown)[:SHOWN_TENANTS])
+            names = ", ".join(slug[:SHOWN_CHARACTERS] for slug in sorted(unknown)[:SHOWN_TENANTS])
             more = " …" if len(unknown) > SHOWN_TENANTS else ""
             self.stdout.write(
                 f"flagged: {count:,} events of {len(unknown):,} unknown tenants are kept: "
@@ -154,8 +158,13 @@ class Tally:
     def __init__(self) -> None:
         """Begin at nothing."""
         self.lines = self.appended = self.duplicates = self.conflicts = self.rejected = 0
-        self.first_seq = self.last_seq = self.last_line = 0
+        self.first_seq = self.last_seq = self.last_line = self.waiting_line = 0
         self.tenants: Counter[str] = Counter()
+
+    @property
+    def stopped_at(self) -> int:
+        """Return the first line that is not in if ingesting stops now, 0 before any line."""
+        return self.waiting_line or self.last_line
 
     def reject(self, number: int, reason: str, stderr: Any) -> None:
         """Count a rejected line, and name it."""
@@ -185,11 +194,11 @@ class Batch:
         self._tally = tally
         self._drafts: list[Draft] = []
         self._bytes = 0
-        self.first_line = 0
 
     def add(self, number: int, draft: Draft, size: int) -> None:
         """Add the draft of a line."""
-        self.first_line = self.first_line or number
+        if not self._drafts:
+            self._tally.waiting_line = number
         self._drafts.append(draft)
         self._bytes += size
 
@@ -198,10 +207,12 @@ class Batch:
         return len(self._drafts) >= CHUNK_LINES or self._bytes >= CHUNK_BYTES
 
     def append(self) -> None:
-        """Append what there is."""
-        for answer, draft in zip(log.append(self._drafts), self._drafts, strict=True):
-            self._tally.add(answer, draft)
-        self._drafts, self._bytes, self.first_line = [], 0, 0
+        """Append what there is, and count it: a signal comes before that or after it."""
+        with interrupts_held():
+            for answer, draft in zip(log.append(self._drafts), self._drafts, strict=True):
+                self._tally.add(answer, draft)
+            self._drafts, self._bytes = [], 0
+            self._tally.waiting_line = self._tally.last_line + 1
 
 
 class RejectFile:
@@ -247,6 +258,7 @@ def _lines(
     number = 0
     while line := stream.readline(ingest.MAX_LINE_BYTES + 1):
         number += 1
+        tally.last_line = number
         if len(line) > ingest.MAX_LINE_BYTES and not line.endswith(b"\n"):
             tally.lines += 1
             reject_file.write(line)
@@ -255,7 +267,7 @@ def _lines(
                 if part.endswith(b"\n"):
                     break
             tally.reject(number, f"longer than {ingest.MAX_LINE_BYTES:,} bytes", stderr)
-        elif line.strip():
+        elif line.removeprefix(BOM if number == 1 else b"").strip():
             tally.lines += 1
             yield number, line
 
