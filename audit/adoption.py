@@ -8,10 +8,10 @@ are gone are not needed, since what was verified is all of them.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from . import cold, conf, ledger, log, storage
-from .format.errors import AuditError, GapError, TamperedError
+from .format.errors import AuditError, GapError, TamperedError, UnverifiableError
 from .format.manifest import Manifest
 from .format.merkle import Frontier
 from .format.names import Kind, ObjectName
@@ -31,47 +31,80 @@ class Candidate:
     frontier: Frontier
 
 
-@dataclass
 class Shelf:
     """The manifests in the bucket past a seq, as they were when the run looked.
 
     `notes` collects what was found and not adopted, for the run's page.
     """
 
-    names: list[ObjectName]
-    notes: list[str] = field(default_factory=list)
+    def __init__(self, names: list[ObjectName]) -> None:
+        """Take the names of manifests."""
+        self.names = names
+        self.notes: list[str] = []
+        self._refused: set[ObjectName] = set()
 
     @classmethod
-    def look(cls, after: int) -> Shelf:
-        """List the bucket; raises UnavailableError."""
+    def look(cls, after: int, head: int) -> Shelf:
+        """List the bucket.
+
+        Raises RolledBackError where it holds a valid manifest beyond the head,
+        UnverifiableError where it may be one, UnavailableError where it cannot be listed.
+        """
         found = [ObjectName.parse(name) for name in storage.names(conf.cold_prefix())]
-        return cls(
+        shelf = cls(
             [
                 name
                 for name in found
                 if name and name.kind is Kind.MANIFEST and name.end_seq > after
             ]
         )
+        for name in shelf.names:
+            if name.end_seq > head:
+                shelf.refuse_beyond(name, head)
+        return shelf
+
+    def refuse_beyond(self, name: ObjectName, head: int) -> None:
+        """Raise RolledBackError unless a manifest beyond the head is none of ours."""
+        key = name.key(conf.cold_prefix())
+        try:
+            cold.read_manifest(key)
+        except TamperedError as error:
+            self.refuse(name, error)
+            return
+        raise log.RolledBackError(
+            f"The bucket holds seq {name.end_seq:,} in {key}, but the hot database ends at seq "
+            f"{head:,}: hot was rolled back. Restore it from its newest backup."
+        )
+
+    def refuse(self, name: ObjectName, error: AuditError) -> None:
+        """Note why a manifest is not adopted, once."""
+        self._refused.add(name)
+        self.notes.append(f"Not adopted: {error}")
 
     def next(self, at: Position) -> Candidate | None:
         """Return the manifest to adopt after a position, None where there is none.
 
         Of several valid ones it is the one that the ledger planned, or that the next manifest
-        names by its digest, or else the first by name; the others are superseded.
+        names by its digest, or else the first by name; the others are superseded. Raises
+        UnverifiableError where one may be right but is signed by no key that is known, unless
+        it is our own try at the planned batch, which hot still has.
         """
+        planned = ledger.planned()
         valid = []
         for name in self.names:
-            if name.start_seq != at.seq + 1:
+            if name.start_seq != at.seq + 1 or name in self._refused:
                 continue
             key = name.key(conf.cold_prefix())
             try:
                 valid.append(_candidate(key, at))
-            except storage.UnavailableError:
-                raise
-            except AuditError as error:
-                self.notes.append(f"Not adopted: {error}")
+            except UnverifiableError as error:
+                if planned is None or planned.manifest_key != key:
+                    raise
+                self.refuse(name, error)
+            except (TamperedError, GapError) as error:
+                self.refuse(name, error)
         if len(valid) > 1:
-            named = {row.manifest_sha256 for row in [ledger.planned()] if row}
+            named = {planned.manifest_sha256} if planned else set()
             named |= self._named_by_next({item.manifest.end_seq for item in valid})
             valid.sort(key=lambda item: (item.sha256 not in named, item.key))
             self.notes += [f"Superseded: {item.key}" for item in valid[1:]]
@@ -84,9 +117,7 @@ class Shelf:
             if name.start_seq - 1 in ends:
                 try:
                     manifest, _ = cold.read_manifest(name.key(conf.cold_prefix()))
-                except storage.UnavailableError:
-                    raise
-                except AuditError as error:
+                except (TamperedError, UnverifiableError, GapError) as error:
                     logger.info("%s", error)
                 else:
                     named.add(manifest.previous_manifest_sha256 or "")
@@ -100,6 +131,8 @@ def _candidate(key: str, at: Position) -> Candidate:
         raise TamperedError(f"{key} does not continue the link of seq {at.seq:,}.")
     if manifest.previous_manifest_sha256 != at.manifest_sha256:
         raise TamperedError(f"{key} follows another manifest than the ledger's.")
+    if manifest.first_recorded_at < at.recorded_at:
+        raise TamperedError(f"{key} goes back in time behind seq {at.seq:,}.")
     expected = ObjectName.of(Kind.JSONL, manifest.start_seq, manifest.end_seq, manifest.sha256)
     if manifest.key != expected.key(conf.cold_prefix()):
         raise TamperedError(f"{key} names an object that is elsewhere.")
@@ -107,18 +140,12 @@ def _candidate(key: str, at: Position) -> Candidate:
     return Candidate(manifest, key, digest, manifest.extend(at.frontier))
 
 
-def check(candidate: Candidate, head: int) -> None:
+def check(candidate: Candidate) -> None:
     """Read the whole batch, and compare it with the hot rows of its range that are there.
 
-    Raises RolledBackError where the batch ends beyond the head, TamperedError where the two
-    tiers differ or the object is not what is signed.
+    Raises TamperedError where the two tiers differ or the object is not what is signed.
     """
     manifest = candidate.manifest
-    if manifest.end_seq > head:
-        raise log.RolledBackError(
-            f"The bucket holds seq {manifest.end_seq:,} in {candidate.key}, but the hot database "
-            f"ends at seq {head:,}: hot was rolled back. Restore it from its newest backup."
-        )
 
     def compare(first: int, records: list[bytes], links: list[bytes]) -> None:
         for seq, record, link in log.read_range(first, first + len(records) - 1):

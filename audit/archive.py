@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 from django.db import DatabaseError
 
-from . import adoption, cold, conf, guard, ledger, log, purge, selection
+from . import adoption, cold, conf, guard, ledger, log, purge, selection, storage
 from .format.errors import AuditError, GapError
 from .format.names import Kind, ObjectName
 from .guard import Grip
@@ -113,6 +113,7 @@ class Result:
             "oldest_hot_seq": self.oldest_hot_seq,
             "highest_archived_seq": self.highest_archived_seq,
             "error": self.error,
+            "notes": self.notes,
         }
 
 
@@ -205,7 +206,7 @@ def dry_run(*, max_batches: int | None = None) -> Result:
                 }
             )
             result.events += found.event_count
-        result.kept = _kept(at, last, head, cutoff)
+        result.kept = _kept(at, max(at, last), head, cutoff)
     except (AuditError, DatabaseError) as error:
         result.outcome, result.error = Outcome.FAILED, _sentence(error)
         if isinstance(error, log.RolledBackError):
@@ -232,6 +233,7 @@ class _Run:
         self.clock = Clock()
         self.bounds: tuple[int, int] | None = None  # the newest seq that is due, and the head
         self.notes: list[str] = []
+        self.shelf = adoption.Shelf([])
         self.error: str | None = None
         now = datetime.now(UTC)
         started = now.replace(microsecond=now.microsecond // 1000 * 1000)
@@ -260,6 +262,7 @@ class _Run:
             while self.may_go_on() and (row := self.plan()) is not None:  # 3
                 self.archive(row)  # 4 to 7
                 self.purge(row)  # 8
+                self.adopt_what_continues()
             outcome = Outcome.ARCHIVED if self.batches else Outcome.NOTHING_DUE  # 9
         except InterruptedRunError as error:
             outcome, self.error = Outcome.INTERRUPTED, str(error)
@@ -285,33 +288,49 @@ class _Run:
         the other one has purged) and is none.
         """
         try:
-            return error if self.grip.is_live() else self.grip.lost()
+            if self.grip.is_live() or isinstance(error, guard.LeaseLostError):
+                return error
         except DatabaseError:
             return error
+        return guard.LeaseLostError(f"{self.grip.lost()} Before that it met: {_sentence(error)}")
 
     def finish_the_past(self) -> None:
-        """Finish what earlier runs began: purge what is stored, adopt what the bucket holds."""
-        purge.settle_floor(self.grip)
+        """Finish what earlier runs began: purge what is stored, adopt what the bucket holds.
+
+        The ledger is continued only from a batch that the bucket holds, and no row goes whose
+        batch was not confirmed by this run.
+        """
+        if (newest := ledger.last_purged()) is not None:
+            cold.check_presence(newest)
         for row in ledger.stored():
-            self.confirm_by_reading(row)
+            self.confirm_again(row)
             self.purge(row)
             self.batches.append(row)
             self.notes.append(f"Stored by an earlier run, confirmed again and purged: {row}")
-        # Only now: of a batch whose floor was raised before, nothing goes unconfirmed.
-        self.delete_rows()
-        at = ledger.position()
-        shelf = adoption.Shelf.look(at.seq)
+        self.shelf = adoption.Shelf.look(ledger.position().seq, log.current_state().head_seq)
         self.done(Step.LISTED)
-        try:
-            while self.may_go_on() and (candidate := shelf.next(at)) is not None:
-                self.adopt(candidate)
-                at = ledger.position()
-        finally:
-            self.notes += shelf.notes
+        self.adopt_what_continues()
+        self.delete_residue()
+        purge.check_floor()
+
+    def adopt_what_continues(self) -> None:
+        """Adopt every batch in the bucket that continues the ledger."""
+        while (candidate := self.shelf.next(ledger.position())) is not None:
+            self.adopt(candidate)
+
+    def delete_residue(self) -> None:
+        """Delete what is in hot although its batch was purged, once that batch is confirmed."""
+        while (row := purge.residue()) is not None:
+            self.confirm_by_reading(row)
+            purge.raise_floor_again(self.grip, row)
+            self.delete_rows(row)
+            self.notes.append(f"Purged before and in hot again, confirmed and deleted: {row}")
+        if (last := ledger.last_purged()) is not None:
+            purge.raise_floor_again(self.grip, last)
 
     def adopt(self, candidate: adoption.Candidate) -> None:
         """Record and purge a batch that is whole in the bucket and not in the ledger."""
-        adoption.check(candidate, log.current_state().head_seq)
+        adoption.check(candidate)
         manifest = candidate.manifest
         row = adoption.row_for(candidate) or ledger.plan(
             self.grip,
@@ -422,25 +441,50 @@ class _Run:
 
     def confirm_by_reading(self, row: ArchiveBatch) -> None:
         """Read both objects of a batch that an earlier run stored, before its rows go."""
-        manifest, _ = cold.read_manifest(row.manifest_key, row.manifest_sha256)
-        if (manifest.start_seq, manifest.end_link.hex()) != (row.start_seq, row.end_link):
-            raise cold.UnconfirmedError(f"{row.manifest_key} is not the manifest of {row}.")
-        cold.read_batch(row.manifest_key, manifest)
+        cold.read_batch(row.manifest_key, cold.read_manifest_of(row))
         self.done(Step.CONFIRMED)
+
+    def confirm_again(self, row: ArchiveBatch) -> None:
+        """Confirm a stored batch by reading; send what is gone from the bucket once more."""
+        try:
+            self.confirm_by_reading(row)
+        except storage.MissingError:
+            if log.current_state().floor_seq >= row.start_seq:
+                raise  # part of it may have been purged
+            self.send_again(row)
+            self.confirm_by_reading(row)
+
+    def send_again(self, row: ArchiveBatch) -> None:
+        """Put the objects of a stored batch back, the same bytes under the same names."""
+        at = ledger.position(before=row)
+        with tempfile.TemporaryFile(prefix="dezky-audit-") as file:
+            encoded = self.encode(row, at, file)
+            data = selection.manifest_of(row, at, encoded).to_bytes(conf.keyring())
+            if (encoded.digests.sha256, sha256(data).hexdigest()) != (
+                row.jsonl_sha256,
+                row.manifest_sha256,
+            ):
+                raise cold.UnconfirmedError(
+                    f"{row} is no longer in the bucket, and hot would give other bytes than those "
+                    "recorded: nothing was deleted. Restore its objects from a copy of the bucket."
+                )
+            cold.send(row.jsonl_key, encoded.file, encoded.digests, Kind.JSONL)
+            cold.send_manifest(row.manifest_key, data)
+        self.notes.append(f"Gone from the bucket and sent again from hot: {row}")
 
     def purge(self, row: ArchiveBatch) -> None:
         """Delete the rows of a stored batch."""
         with self.phase("purge", row.event_count):
             purge.raise_floor(self.grip, row)
             self.done(Step.FLOOR_RAISED)
-            self.delete_rows()
+            self.delete_rows(row)
             self.done(Step.ROWS_DELETED)
-            purge.finish(self.grip, row)
+            ledger.mark_purged(self.grip, row)
             self.done(Step.PURGED)
 
-    def delete_rows(self) -> None:
-        """Delete what is at or below the floor."""
-        for gone in purge.delete_rows():
+    def delete_rows(self, row: ArchiveBatch) -> None:
+        """Delete a batch's rows."""
+        for gone in purge.delete_rows(row):
             self.watcher.advances(gone)
             self.done(Step.CHUNK_DELETED)
 
@@ -488,6 +532,7 @@ class _Run:
         self.row.outcome = outcome.value
         self.row.finished_at = datetime.now(UTC)
         self.row.seconds = {name: round(spent, 3) for name, spent in self.clock.seconds.items()}
+        self.notes += self.shelf.notes
         self.row.notes = "\n".join(self.notes)
         self.row.error = self.error or ""
         try:

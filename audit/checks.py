@@ -139,10 +139,13 @@ def _settings() -> Iterator[CheckMessage]:
             hint="Use 'head', or 'read' to read every object back before hot rows are deleted.",
             id="audit.E010",
         )
-    if conf.lease_seconds() < MIN_LEASE_SECONDS:
+    patience = settings.DATABASES["default"].get("OPTIONS", {}).get("timeout", 0)
+    shortest = max(MIN_LEASE_SECONDS, 2 * patience)
+    if conf.lease_seconds() < shortest:
         yield Error(
-            f"AUDIT_LEASE_SECONDS is below {MIN_LEASE_SECONDS}.",
-            hint="A run renews its lease three times in that span; the default is 60.",
+            f"AUDIT_LEASE_SECONDS is below {shortest}.",
+            hint="A run renews its lease three times in that span, and may have to wait "
+            f"{patience} s for the database; the default is 60.",
             id="audit.E011",
         )
     if conf.dedup_days() < conf.retention_days():

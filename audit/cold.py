@@ -17,6 +17,8 @@ from . import conf, storage
 from .format.errors import AuditError, TamperedError
 from .format.manifest import MAX_MANIFEST_BYTES, Manifest
 from .format.names import Kind, ObjectName
+from .format.record import parse_time
+from .models import ArchiveBatch
 from .storage import Digests
 
 CONTENT_TYPES = {Kind.JSONL: "application/gzip", Kind.MANIFEST: "application/json"}
@@ -107,6 +109,55 @@ def read_manifest(key: str, manifest_sha256: str | None = None) -> tuple[Manifes
     return manifest, digest
 
 
+def read_manifest_of(row: ArchiveBatch) -> Manifest:
+    """Read the manifest of a ledger's row and hold the row against it.
+
+    The ledger is believed only as far as what is signed says the same. Raises UnconfirmedError,
+    and what `read_manifest` raises.
+    """
+    prefix, _, _ = row.manifest_key.rpartition("/")
+    if prefix != conf.cold_prefix():
+        raise UnconfirmedError(
+            f"{row} is under the prefix '{prefix}', but AUDIT_COLD_PREFIX is "
+            f"'{conf.cold_prefix()}': set it back."
+        )
+    try:
+        manifest, _ = read_manifest(row.manifest_key, row.manifest_sha256)
+    except storage.MissingError as error:
+        raise storage.MissingError(
+            f"{row} should be in the bucket '{row.bucket}'. {error} Nothing was deleted. See that "
+            "AUDIT_COLD_BUCKET and AUDIT_COLD_ENDPOINT are right, or restore the object."
+        ) from None
+    same = {
+        "start_seq": manifest.start_seq,
+        "end_seq": manifest.end_seq,
+        "start_link": manifest.start_link.hex(),
+        "end_link": manifest.end_link.hex(),
+        "root": manifest.root.hex(),
+        "jsonl_key": manifest.key,
+        "jsonl_sha256": manifest.sha256,
+        "last_recorded_at": parse_time(manifest.last_recorded_at),
+    }
+    for name, signed in same.items():
+        if getattr(row, name) != signed:
+            raise TamperedError(
+                f"The ledger's row of {row} was changed: its {name} is not the signed one. "
+                "Nothing was deleted. Restore the ledger from a backup."
+            )
+    return manifest
+
+
+def check_presence(row: ArchiveBatch) -> None:
+    """Make sure that a batch of the ledger is in the bucket, the object only by its length."""
+    manifest = read_manifest_of(row)
+    found = storage.head(manifest.key)
+    if found.length != manifest.bytes_compressed:
+        raise TamperedError(
+            f"{manifest.key} has {found.length:,} bytes, {manifest.bytes_compressed:,} were "
+            "signed: nothing was deleted. Restore the object from a copy of the bucket."
+        )
+
+
 def read_batch(
     manifest_key: str,
     manifest: Manifest,
@@ -122,6 +173,17 @@ def read_batch(
     for key in (manifest_key, manifest.key):
         require_encryption(key, storage.head(key))
     with storage.opened(manifest.key, manifest.bytes_compressed) as stream:
-        for first, records, links in manifest.replay(stream):
+        frames = manifest.replay(stream)
+        while True:
+            try:
+                frame = next(frames, None)
+            except TamperedError as error:
+                raise TamperedError(
+                    f"{manifest.key} is not what its manifest says: {error}. Nothing was deleted. "
+                    "Keep the object as evidence under another name, remove it, and run again: "
+                    "what hot still has is sent anew."
+                ) from None
+            if frame is None:
+                return
             if visit:
-                visit(first, records, links)
+                visit(*frame)

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from django.db import DEFAULT_DB_ALIAS, connection
 from django.db import Error as DatabaseError
-from django.db.models.functions import Now
+from django.db.models import F, Max, Value
+from django.db.models.functions import Concat, Now
 
 from . import conf, log
 from .format.errors import AuditError
@@ -59,7 +60,9 @@ class Process:
     def current(cls) -> Process:
         """Return this process."""
         pid = os.getpid()
-        return cls(f"{socket.gethostname()}, process {pid}"[:200], _host(), pid, _started(pid))
+        return cls(
+            f"{socket.gethostname()}, process {pid}"[:200], _host(), pid, _started(pid) or ""
+        )
 
     @classmethod
     def holding(cls, lease: Lease) -> Process:
@@ -70,7 +73,14 @@ class Process:
         """Say whether this is a process of this machine that certainly no longer runs."""
         if not self.host or self.host != _host() or not self.started:
             return False
-        return _started(self.pid) != self.started
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False  # there, and not ours to ask
+        # Where its start cannot be read either, it may be alive.
+        return _started(self.pid) not in {None, self.started}
 
 
 def _host() -> str:
@@ -81,12 +91,15 @@ def _host() -> str:
         return ""
 
 
-def _started(pid: int) -> str:
-    """Return the start time of a live process in clock ticks since boot; empty if it is gone."""
+def _started(pid: int) -> str | None:
+    """Return the start time of a process in clock ticks since boot.
+
+    Empty for one that has ended and was not reaped, None where it cannot be read.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
+        return None
     fields = stat.rpartition(")")[2].split()
     # proc(5): after the name come the state (field 3) and, 19 further on, the start time (22).
     return "" if fields[0] in "ZX" else fields[19]
@@ -173,6 +186,12 @@ def lease() -> Iterator[Grip]:
         grip.release()
 
 
+def holder() -> str:
+    """Return who runs the archive now; empty where nobody does."""
+    row = Lease.objects.filter(name=NAME, expires_at__gt=Now()).first()
+    return row.holder if row and not Process.holding(row).is_gone() else ""
+
+
 def _acquire() -> int:
     """Win the lease by a conditional update; return the new token."""
     me = Process.current()
@@ -184,7 +203,8 @@ def _acquire() -> int:
         else:
             free = Lease.objects.filter(name=NAME, token=row.token)
         fence = LogState.objects.values_list("fence", flat=True).first() or 0
-        token = 1 + max(row.token, fence)
+        known = ArchiveRun.objects.aggregate(token=Max("token"))["token"] or 0
+        token = 1 + max(row.token, fence, known)
         won = free.update(
             token=token,
             holder=me.label,
@@ -203,7 +223,13 @@ def _acquire() -> int:
         ArchiveRun.objects.filter(outcome=ArchiveRun.Outcome.RUNNING).update(
             outcome=ArchiveRun.Outcome.INTERRUPTED,
             finished_at=datetime.now(UTC),
-            error=f"Its process ({row.holder or 'unknown'}) ended without a word; the run with "
-            f"lease {token} took over.",
+            error=Concat(
+                Value("Its process ("),
+                F("holder"),
+                Value(
+                    ") ended without a word, or was stalled for longer than its lease; the run "
+                    f"with lease {token} took over. Nothing was lost."
+                ),
+            ),
         )
     return token

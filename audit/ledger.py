@@ -16,7 +16,7 @@ from .format.chain import genesis_link
 from .format.errors import TamperedError
 from .format.manifest import Manifest
 from .format.merkle import Frontier
-from .format.record import parse_time
+from .format.record import format_time, parse_time
 from .guard import Grip, LeaseLostError
 from .models import ArchiveBatch, ArchiveRun
 
@@ -32,6 +32,7 @@ class Position:
     link: bytes
     frontier: Frontier
     manifest_sha256: str | None
+    recorded_at: str = ""  # of its newest event
 
     @classmethod
     def start(cls) -> Position:
@@ -51,13 +52,24 @@ class Position:
                 f"The ledger's row of {row} was changed: its frontier does not make its root. "
                 "Restore the row from a backup."
             )
-        return cls(row.end_seq, link, frontier, row.manifest_sha256)
+        recorded_at = format_time(row.last_recorded_at) if row.last_recorded_at else ""
+        return cls(row.end_seq, link, frontier, row.manifest_sha256, recorded_at)
 
 
-def position() -> Position:
-    """Return where cold ends by the ledger."""
-    row = ArchiveBatch.objects.filter(state__in=IN_COLD).order_by("-end_seq").first()
+def position(before: ArchiveBatch | None = None) -> Position:
+    """Return where cold ends by the ledger, or where it ended before a batch."""
+    rows = ArchiveBatch.objects.filter(state__in=IN_COLD)
+    if before is not None:
+        rows = rows.filter(end_seq__lt=before.start_seq)
+    row = rows.order_by("-end_seq").first()
     return Position.after(row) if row else Position.start()
+
+
+def holding(seq: int) -> ArchiveBatch | None:
+    """Return the batch in cold that holds a seq, None where there is none."""
+    return ArchiveBatch.objects.filter(
+        state__in=IN_COLD, start_seq__lte=seq, end_seq__gte=seq
+    ).first()
 
 
 def highest_archived_seq() -> int:
@@ -150,10 +162,10 @@ def mark_purged(grip: Grip, row: ArchiveBatch) -> None:
 
 
 @contextmanager
-def still_stored(grip: Grip, row: ArchiveBatch) -> Iterator[None]:
+def still(grip: Grip, row: ArchiveBatch, state: State) -> Iterator[None]:
     """Hold the lease and the row's state while the floor is raised over it."""
     with grip.transaction():
-        _advance(row, State.STORED)
+        _advance(row, state)
         yield
 
 

@@ -25,8 +25,11 @@ from typing import Any
 
 import orjson
 from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from django.db.models import Max
 from django.db.models.functions import Length
+from django.dispatch import receiver
 
 from . import conf
 from .format.chain import genesis_link, leaf_hash, next_link
@@ -36,7 +39,8 @@ from .models import PROJECTION_CHARACTERS, ArchiveBatch, AuditEvent, EventKey, L
 from .routers import hot_alias
 
 KEY_BYTES = 16
-READ_CHUNK = 5_000
+READ_CHUNK = 5_000  # rows at most, and about so many bytes:
+READ_CHUNK_BYTES = 8 * 1024 * 1024
 DELETE_CHUNK = 5_000
 KEYS_A_QUERY = 900
 SEQ_DIGITS = 16  # of 2**53 - 1, the largest seq that JSON can carry exactly
@@ -126,14 +130,14 @@ EVENT_COLUMNS = ["seq", "record", "link", "recorded_at", "occurred_at", *TEXT_CO
 
 
 @contextmanager
-def write_transaction(alias: str | None = None) -> Iterator[None]:
-    """One transaction, on hot unless an alias is named.
+def write_transaction(alias: str | None = None, *, durable: bool = False) -> Iterator[None]:
+    """One transaction, on hot unless an alias is named; a durable one is part of no other.
 
     Raises BusyError where the database stayed locked by somebody else.
     """
     started = time.monotonic()
     try:
-        with transaction.atomic(using=alias or hot_alias()):
+        with transaction.atomic(using=alias or hot_alias(), durable=durable):
             yield
     except OperationalError as error:
         if not is_lock_timeout(error):
@@ -154,7 +158,8 @@ def explain(error: DatabaseError) -> str:
             "stopped writer?), then try again. Nothing was lost."
         )
     if "no such table" in text or "no such column" in text:
-        return f"The database is not up to date ({text}): run manage.py migrate."
+        other = " and manage.py migrate --database hot" if hot_alias() == "hot" else ""
+        return f"The database is not up to date ({text}): run manage.py migrate{other}."
     return f"The database failed ({text}): see that it is up and has room, then try again."
 
 
@@ -191,7 +196,7 @@ def current_state() -> LogState:
 
 def _new_state() -> LogState:
     """Return the state of a new log, not saved."""
-    if AuditEvent.objects.exists() or ArchiveBatch.objects.exists():
+    if any(model.objects.exists() for model in (AuditEvent, EventKey, ArchiveBatch)):
         raise RolledBackError(
             "The log's state is missing though the log is not empty: nothing is appended. "
             "Restore the hot database from its newest backup."
@@ -228,8 +233,10 @@ def append(drafts: Sequence[Draft], *, now: datetime | None = None) -> list[Appe
     """
     if not drafts:
         return []
-    with write_transaction():
+    with write_transaction(durable=True):
         state = locked_state()
+        _check_file()
+        _check_head(state)
         if now is None:
             # Read under the lock, so that the order of the times is the order of the seqs.
             now = datetime.now(UTC)
@@ -247,6 +254,59 @@ def append(drafts: Sequence[Draft], *, now: datetime | None = None) -> list[Appe
         if fresh:
             _write(state, fresh, recorded_at)
     return answers
+
+
+def _file_identity(connection: BaseDatabaseWrapper) -> tuple[int, int] | None:
+    """Return which file an SQLite database is now, None where it is none."""
+    try:
+        found = os.stat(connection.settings_dict["NAME"])  # noqa: PTH116  # may be no path
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+@receiver(connection_created)
+def _remember_file(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    if connection.vendor == "sqlite":
+        connection.audit_file = _file_identity(connection)  # type: ignore[attr-defined]
+
+
+def _check_file() -> None:
+    """Raise RolledBackError where the database's file is no longer the one that is open.
+
+    What is appended to a file that was removed or replaced by a backup is gone when the process
+    ends.
+    """
+    connection = connections[hot_alias()]
+    if connection.vendor == "sqlite" and getattr(connection, "audit_file", None) != (
+        _file_identity(connection)
+    ):
+        raise RolledBackError(
+            f"The database file {connection.settings_dict['NAME']} was removed or replaced while "
+            "this process had it open: nothing is appended. Restart this process."
+        )
+
+
+def _check_head(state: LogState) -> None:
+    """Hold the state against the newest row, under the lock.
+
+    What is appended to a head that is not the log's own would never be archived. Raises
+    RolledBackError.
+    """
+    newest = AuditEvent.objects.order_by("-seq").values_list("seq", "link").first()
+    if state.head_seq > state.floor_seq:
+        fits = newest == (state.head_seq, state.head_link)
+    else:
+        fits = state.head_link == state.floor_link and (
+            newest is None or newest[0] <= state.floor_seq
+        )
+    if not fits:
+        raise RolledBackError(
+            f"The log's state says that it ends at seq {state.head_seq:,}, but its newest row is "
+            f"{f'seq {newest[0]:,}' if newest else 'missing'}, or has another link: the hot "
+            "database was changed, or restored in parts. Nothing is appended; keep the database "
+            "as it is, and compare with a backup."
+        )
 
 
 def _place(
@@ -341,14 +401,19 @@ def read_range(first: int, last: int) -> Iterator[tuple[int, bytes, bytes]]:
 
     Read in chunks of their own, so that no snapshot is held open while a caller works.
     """
+    limit = READ_CHUNK_BYTES // MAX_BYTES
     while first <= last:
         rows = AuditEvent.objects.filter(seq__gte=first, seq__lte=last).order_by("seq")
-        chunk = list(rows.values_list("seq", "record", "link")[:READ_CHUNK])
+        chunk = list(rows.values_list("seq", "record", "link")[:limit])
+        size = 0
         for seq, record, link in chunk:
             yield seq, as_bytes(record), as_hash(link)
-        if len(chunk) < READ_CHUNK:
+            size += len(record)
+        if len(chunk) < limit:
             return
         first = chunk[-1][0] + 1
+        # The next chunk has as many rows as would have fitted, were they like these.
+        limit = min(READ_CHUNK, 1 + READ_CHUNK_BYTES * len(chunk) // (size + 1))
 
 
 def as_bytes(value: object) -> bytes:
@@ -438,14 +503,18 @@ def raise_floor(token: int, start_seq: int, end_seq: int, end_link: str) -> None
             LogState.objects.filter(id=state.id).update(floor_seq=end_seq, floor_link=end_link)
 
 
-def delete_residue() -> Iterator[int]:
-    """Delete, chunk by chunk, the rows at or below the floor; yields how many went in each.
+def delete_rows(first: int, last: int) -> Iterator[int]:
+    """Delete the rows first … last, chunk by chunk; yields how many went in each.
 
-    Needs neither lock nor fence: nothing is ever appended there, and all of it is in cold.
+    Needs neither lock nor fence: nothing is ever appended at or below the floor, and what is
+    there is in cold. Raises GapError, and deletes nothing, where the range is above the floor.
     """
     floor = current_state().floor_seq
-    while (first := oldest_seq()) is not None and first <= floor:
-        last = min(floor, first + DELETE_CHUNK - 1)
+    if last > floor:
+        raise GapError(f"Seq {last:,} is above the floor at {floor:,}: nothing was deleted.")
+    while (oldest := oldest_seq(above=first - 1)) is not None and oldest <= last:
+        first = oldest + DELETE_CHUNK
         with write_transaction():
-            gone, _ = AuditEvent.objects.filter(seq__gte=first, seq__lte=last).delete()
+            rows = AuditEvent.objects.filter(seq__gte=oldest, seq__lt=min(first, last + 1))
+            gone, _ = rows.delete()
         yield gone

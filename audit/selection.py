@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import md5, sha256
 from typing import Any, BinaryIO
 
@@ -18,13 +18,14 @@ from isal import igzip
 from . import conf, log
 from .format import merkle
 from .format.chain import leaf_hash, next_link
-from .format.errors import GapError, TamperedError
+from .format.errors import GapError, RecordError, TamperedError
 from .format.frames import Frame, Row, split, text_of
 from .format.manifest import Manifest
 from .format.merkle import Frontier
 from .format.names import Kind, ObjectName
-from .format.record import MAX_BYTES, TIME_OF_RECORD, format_time
+from .format.record import MAX_BYTES, MAX_DEPTH, format_time, is_time, read
 from .ledger import Position
+from .log import encode as encode_record
 from .models import ArchiveBatch
 from .storage import Digests
 
@@ -33,7 +34,10 @@ GZIP_LEVEL = 2  # of isal: ten times faster than gzip's level 6 at nearly its ra
 
 def cutoff_at(started: datetime) -> datetime:
     """Return the time before which an event must have been recorded to be due."""
-    return started - timedelta(days=conf.retention_days())
+    try:
+        return started - timedelta(days=conf.retention_days())
+    except OverflowError:  # kept for ever
+        return datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def encode(at: Position, end_seq: int, file: BinaryIO, progress: Callable[[int],
     link, frontier = at.link, at.frontier
     frames: list[Frame] = []
     offset = size = 0
-    seq, recorded_at = at.seq, ""
+    seq, recorded_at = at.seq, at.recorded_at
     for rows in split(log.read_range(at.seq + 1, end_seq)):
         first = seq + 1
         leaves, link = _check(rows, first, link)
@@ -182,31 +186,39 @@ def _check_records(rows: Iterable[Row], recorded_at: str) -> str:
     about its place or its time, must not leave hot either.
     """
     for row in rows:
-        members = _members(row)
-        time = members.get("recorded_at")
-        if not (
-            members.get("seq") == row[0]
-            and len(row[1]) <= MAX_BYTES
-            and b"\n" not in row[1]
-            and isinstance(time, str)
-            and TIME_OF_RECORD.fullmatch(time)
-            and time >= recorded_at
-        ):
+        try:
+            members = _members(row)
+            time = members.get("recorded_at")
+            if members.get("seq") != row[0]:
+                raise RecordError("it has another seq in it")
+            if time != recorded_at:
+                if not is_time(time) or time < recorded_at:
+                    raise RecordError("its time is none, or goes back")
+                recorded_at = time
+        except RecordError as error:
             raise TamperedError(
                 f"Seq {row[0]:,} in the hot database was changed: its bytes are no record of that "
-                "place and time. The archive stops before it and deletes nothing. Keep the "
-                "database as it is, and compare with a backup."
-            )
-        recorded_at = time
+                f"place and time ({error}). The archive stops before it and deletes nothing. Keep "
+                "the database as it is, and compare with a backup."
+            ) from None
     return recorded_at
 
 
 def _members(row: Row) -> dict[str, Any]:
-    try:
-        members = orjson.loads(row[1])
-    except ValueError:
-        members = None
-    return members if isinstance(members, dict) else {}
+    """Return the members of a record; raises RecordError where it breaks a rule.
+
+    What orjson would write again in the same bytes is canonical, and then its brackets bound its
+    depth. All else, which may be right but is rare, is held against the rules one by one.
+    """
+    record = row[1]
+    if len(record) <= MAX_BYTES and record.count(b"{") + record.count(b"[") <= MAX_DEPTH:
+        try:
+            members = orjson.loads(record)
+            if isinstance(members, dict) and encode_record(members) == record:
+                return members
+        except ValueError:
+            pass
+    return read(record)
 
 
 def manifest_of(row: ArchiveBatch, at: Position, encoded: Encoded) -> Manifest:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from django.db import DatabaseError
 
-from . import conf, ledger, log, selection
+from . import conf, guard, ledger, log, selection
 from .format.errors import AuditError
-from .models import ArchiveRun
+from .models import ArchiveBatch, ArchiveRun
+
+SHOWN = 5
 
 
 @dataclass
@@ -46,7 +49,25 @@ def read(now: datetime | None = None) -> Status:
         status.problems.append(str(error))
     except DatabaseError as error:
         status.problems.append(log.explain(error))
-    run = status.last_run
-    if run is not None and run.error:
-        status.problems.append(f"The last run ({run.get_outcome_display()}): {run.error}")
+    status.problems += _of_runs(status.last_run)
     return status
+
+
+def _of_runs(run: ArchiveRun | None) -> Iterator[str]:
+    """Say what the last run has left, or that it died."""
+    if run is None:
+        return
+    if run.error:
+        yield f"The last run ({run.get_outcome_display()}): {run.error}"
+    try:
+        if guard.holder():
+            return
+        if run.outcome == ArchiveRun.Outcome.RUNNING:
+            yield (
+                f"{run} says that it is running, but its process ({run.holder}) is gone or has "
+                "let its lease run out: the next run finishes its work."
+            )
+        for batch in ArchiveBatch.objects.exclude(state=ArchiveBatch.State.PURGED)[:SHOWN]:
+            yield f"{batch} is not finished: the next run goes on with it."
+    except DatabaseError as error:
+        yield log.explain(error)

@@ -35,6 +35,10 @@ class UnavailableError(AuditError):
     """The object store did not answer, or refused: nothing can be said about what it holds."""
 
 
+class MissingError(GapError):
+    """There is no such object in the bucket."""
+
+
 class ColdStorage(S3Storage):  # type: ignore[misc]  # django-storages has no type hints
     """`STORAGES["cold"]`: path-style addresses, bounded waits and tries, reads spooled to disk."""
 
@@ -113,7 +117,7 @@ def put_once(key: str, body: BinaryIO, digests: Digests, content_type: str) -> b
 
 
 def head(key: str) -> Head:
-    """Return what the service says about an object; raises GapError or UnavailableError."""
+    """Return what the service says about an object; raises MissingError or UnavailableError."""
     with _asking("HEAD", key):
         answer = _client().head_object(Bucket=conf.cold_bucket(), Key=key)
     return Head(
@@ -125,7 +129,7 @@ def head(key: str) -> Head:
 def opened(key: str, max_bytes: int) -> Iterator[IO[bytes]]:
     """Open an object for reading from its start; small ones in memory, others spooled to disk.
 
-    Raises TamperedError where it is larger than `max_bytes`, GapError where it is not there,
+    Raises TamperedError where it is larger than `max_bytes`, MissingError where it is not there,
     UnavailableError where the service does not answer.
     """
     with _asking("GET", key):
@@ -183,7 +187,7 @@ def _asking(verb: str, key: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise GapError(f"{what}: there is no such object.") from None
+        raise MissingError(f"{what}: there is no such object.") from None
     except ClientError as error:
         detail = error.response.get("Error", {})
         code = str(detail.get("Code", "unknown"))
@@ -191,8 +195,8 @@ def _asking(verb: str, key: str) -> Iterator[None]:
         tries = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
         if verb == "PUT" and status in {409, 412}:
             raise ExistsError(f"{what}: the name is taken.") from None
-        if verb in {"HEAD", "GET"} and status == 404:
-            raise GapError(f"{what}: there is no such object.") from None
+        if verb in {"HEAD", "GET"} and status == 404 and code != "NoSuchBucket":
+            raise MissingError(f"{what}: there is no such object.") from None
         named = str(status) if code == str(status) else f"{status} {code}"
         hint = HINTS.get(code, str(detail.get("Message", "")) or "see the service's own log")
         raise UnavailableError(

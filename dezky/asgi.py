@@ -1,9 +1,12 @@
-"""ASGI entrance."""
+"""ASGI entrance: serves nothing while the configuration is wrong."""
 
 import os
 
 from django.core.asgi import get_asgi_application
 
+from .startup import refuse_misconfiguration
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dezky.settings")
 
 application = get_asgi_application()
+refuse_misconfiguration()

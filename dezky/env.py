@@ -42,6 +42,18 @@ class Reader(environ.Env):  # type: ignore[misc]  # django-environ has no type h
                 "correct the path or its permissions."
             ) from None
 
+    def switch(self, name: str) -> bool:
+        """Return whether a switch is on; unset is off.
+
+        Raises ImproperlyConfigured at any other word: a misspelt one must not mean off.
+        """
+        text = str(self.ENVIRON.get(name, "")).strip().lower()
+        if text in self.BOOLEAN_TRUE_STRINGS:
+            return True
+        if text in {"", "false", "off", "no", "n", "0"}:
+            return False
+        raise ImproperlyConfigured(f"{name} is '{text}': use 'true' or 'false'.")
+
     def number(self, name: str, default: int) -> int:
         """Return a whole number; raises ImproperlyConfigured where there is something else."""
         text = str(self.ENVIRON.get(name, "")).strip()

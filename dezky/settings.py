@@ -18,7 +18,7 @@ if env_file and Path(env_file).is_file():
 
 # Django ------------------------------------------------------------------------------------
 
-DEBUG = env.bool("DEBUG", default=False)
+DEBUG = env.switch("DEBUG")
 SECRET_KEY = env.secret("SECRET_KEY") or ("only-for-debug-" * 5 if DEBUG else "")
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 ALLOWED_HOSTS = [
@@ -121,7 +121,7 @@ AUDIT_COLD_REGION = env.str("AUDIT_COLD_REGION", default="us-east-1")
 AUDIT_COLD_BUCKET = env.str("AUDIT_COLD_BUCKET", default="")
 AUDIT_COLD_ACCESS_KEY = env.secret("AUDIT_COLD_ACCESS_KEY")
 AUDIT_COLD_SECRET_KEY = env.secret("AUDIT_COLD_SECRET_KEY")
-AUDIT_COLD_SSE = env.bool("AUDIT_COLD_SSE", default=False)
+AUDIT_COLD_SSE = env.switch("AUDIT_COLD_SSE")
 AUDIT_COLD_PREFIX = env.str("AUDIT_COLD_PREFIX", default="audit/v1")
 
 STORAGES = {
@@ -153,7 +153,7 @@ AUDIT_BATCH_MAX_EVENTS = env.number("AUDIT_BATCH_MAX_EVENTS", default=102_400)
 AUDIT_BATCH_MAX_BYTES = env.number("AUDIT_BATCH_MAX_BYTES", default=256 * 1024 * 1024)
 AUDIT_CONFIRM = env.str("AUDIT_CONFIRM", default="head")
 AUDIT_LEASE_SECONDS = env.number("AUDIT_LEASE_SECONDS", default=60)
-ARCHIVE_ENABLED = env.bool("ARCHIVE_ENABLED", default=False)
+ARCHIVE_ENABLED = env.switch("ARCHIVE_ENABLED")
 ARCHIVE_RUN_HOUR_UTC = env.number("ARCHIVE_RUN_HOUR_UTC", default=3)
 
 # Logging: to standard error, one line an entry ------------------------------------------------

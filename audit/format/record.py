@@ -15,7 +15,7 @@ import json
 import math
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from .errors import RecordError
 
@@ -28,6 +28,7 @@ TIME = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}):(\d{2})(?:\.(\d+))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
 TIME_OF_RECORD = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z", re.ASCII)
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*')
 
 
 def parse(line: bytes) -> dict[str, Any]:
@@ -57,6 +58,38 @@ def parse(line: bytes) -> dict[str, Any]:
         raise RecordError("not a JSON object")
     check(value)
     return value
+
+
+def read(record: bytes) -> dict[str, Any]:
+    """Return the members of a record that holds to every rule; raises RecordError.
+
+    Canonical are the bytes that writing the same value again would give, but for numbers with a
+    fraction or an exponent, whose digits are the writer's choice.
+    """
+    if len(record) > MAX_BYTES:
+        raise RecordError(f"longer than {MAX_BYTES:,} bytes")
+    members = parse(record)
+    shape = TOKEN.sub(lambda token: b"0" if _is_float(token[0]) else token[0], record)
+    again = json.loads(shape)
+    if json.dumps(again, ensure_ascii=False, sort_keys=True, separators=(",", ":")) != (
+        shape.decode()
+    ):
+        raise RecordError("not in canonical form")
+    return members
+
+
+def _is_float(token: bytes) -> bool:
+    return not token.startswith(b'"') and not token.removeprefix(b"-").isdigit()
+
+
+def is_time(value: object) -> TypeGuard[str]:
+    """Say whether a value is a time in a record's form, and one that exists."""
+    if not isinstance(value, str) or not TIME_OF_RECORD.fullmatch(value):
+        return False
+    try:
+        return format_time(parse_time(value)) == value
+    except RecordError:
+        return False
 
 
 def check(value: object, depth: int = 1) -> None:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import itertools
 import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .simulator import BATCH_EVENTS, Site
+from .simulator import BATCH_EVENTS, EVENTS, Site
+
+ANOTHER_KEY = base64.b64encode(b"another key, of thirty-two bytes").decode()
 
 
 def lose_ledger(site: Site, after: int = 0) -> None:
     """Restore the ledger to what it was before batches past a seq were stored."""
     with site.sql() as connection:
         connection.execute("DELETE FROM audit_archivebatch WHERE end_seq > ?", [after])
+
+
+def stop_at(site: Site, step: str) -> None:
+    """Run the archive and kill it when a step is done."""
+    run = site.driver("archive", f"--pause=step:{step}")
+    run.wait_for("^paused")
+    run.kill()
 
 
 def manifest_key(site: Site, start: int = 1) -> str:
@@ -58,9 +74,7 @@ def test_a_hot_copy_restored_from_before_its_purge_is_purged_again(site: Site) -
 
 
 def test_an_adopted_batch_that_differs_from_hot_stops_the_run(site: Site) -> None:
-    run = site.driver("archive", "--pause=step:manifest sent")
-    run.wait_for("^paused")
-    run.kill()
+    stop_at(site, "manifest sent")
     with site.sql() as connection:
         connection.execute("UPDATE audit_auditevent SET record = x'7b7d' WHERE seq = 77")
     hot = site.hot_seqs()
@@ -71,9 +85,7 @@ def test_an_adopted_batch_that_differs_from_hot_stops_the_run(site: Site) -> Non
 
 
 def test_an_object_that_was_changed_is_not_adopted(site: Site) -> None:
-    run = site.driver("archive", "--pause=step:manifest sent")
-    run.wait_for("^paused")
-    run.kill()
+    stop_at(site, "manifest sent")
     key = next(key for key in site.objects() if key.endswith(".jsonl.gz"))
     data = bytearray(site.objects()[key])
     data[5_000] ^= 1
@@ -86,9 +98,7 @@ def test_an_object_that_was_changed_is_not_adopted(site: Site) -> None:
 
 
 def test_a_stored_batch_whose_object_was_changed_is_not_purged(site: Site) -> None:
-    run = site.driver("archive", "--pause=step:recorded")
-    run.wait_for("^paused")
-    run.kill()
+    stop_at(site, "recorded")
     key = next(key for key in site.objects() if key.endswith(".jsonl.gz"))
     overwrite(site, key, b"x" * len(site.objects()[key]))
     hot = site.hot_seqs()
@@ -100,9 +110,7 @@ def test_a_stored_batch_whose_object_was_changed_is_not_purged(site: Site) -> No
 
 def test_a_batch_half_purged_loses_no_more_rows_where_its_object_was_changed(site: Site) -> None:
     """The floor is raised already: the bucket is looked at before the next row goes."""
-    run = site.driver("archive", "--pause=step:floor raised")
-    run.wait_for("^paused")
-    run.kill()
+    stop_at(site, "floor raised")
     key = next(key for key in site.objects() if key.endswith(".jsonl.gz"))
     overwrite(site, key, b"x" * len(site.objects()[key]))
     hot = site.hot_seqs()
@@ -110,17 +118,47 @@ def test_a_batch_half_purged_loses_no_more_rows_where_its_object_was_changed(sit
     assert site.hot_seqs() == hot
 
 
-def test_a_stored_batch_whose_object_is_gone_is_not_purged(site: Site) -> None:
-    run = site.driver("archive", "--pause=step:recorded")
-    run.wait_for("^paused")
-    run.kill()
+@pytest.mark.parametrize("gone", [".jsonl.gz", ".manifest.json", ""])
+def test_what_is_gone_of_a_stored_batch_is_sent_again_while_hot_has_it(
+    site: Site, gone: str
+) -> None:
+    before = site.template.records
+    stop_at(site, "recorded")
+    sent = site.objects()
+    for key in sent:
+        if key.endswith(gone):
+            site.bucket.Object(key).delete()
+    answer = site.archive()
+    assert answer["outcome"] == "archived"
+    assert "Gone from the bucket and sent again from hot" in answer["notes"][0]
+    assert sent.items() <= site.objects().items()
+    assert site.read_log().records == before
+
+
+def test_what_is_gone_of_a_batch_half_purged_stops_the_run(site: Site) -> None:
+    stop_at(site, "chunk deleted")
     key = next(key for key in site.objects() if key.endswith(".jsonl.gz"))
     site.bucket.Object(key).delete()
     hot = site.hot_seqs()
+    for _ in range(2):
+        answer = site.archive()
+        assert answer["outcome"] == "failed"
+        assert "there is no such object" in answer["error"]
+        assert site.hot_seqs() == hot
+
+
+def test_a_changed_object_that_was_set_aside_is_sent_again(site: Site) -> None:
+    """The way that the error of a changed object names."""
+    before = site.template.records
+    stop_at(site, "recorded")
+    key = next(key for key in site.objects() if key.endswith(".jsonl.gz"))
+    overwrite(site, key, b"x" * len(site.objects()[key]))
     answer = site.archive()
-    assert answer["outcome"] == "failed"
-    assert "there is no such object" in answer["error"]
-    assert site.hot_seqs() == hot
+    assert f"{key} is not what its manifest says" in answer["error"]
+    assert "remove it, and run again" in answer["error"]
+    site.bucket.Object(key).delete()
+    assert site.archive()["outcome"] == "archived"
+    assert site.read_log().records == before
 
 
 def test_a_manifest_beyond_the_head_is_refused(site: Site) -> None:
@@ -156,9 +194,7 @@ def test_an_invalid_manifest_beside_the_range_blocks_nothing_and_is_reported(sit
 def test_of_two_valid_manifests_the_one_that_the_next_names_is_adopted(site: Site) -> None:
     """Other bytes for the same range, as another library version would write them."""
     before = site.template.records
-    run = site.driver("archive", "--pause=step:manifest sent")
-    run.wait_for("^paused")
-    run.kill()
+    stop_at(site, "manifest sent")
     (early,) = (key for key in site.objects() if key.endswith(".json"))
     kept = site.objects()[early]
     site.bucket.Object(early).delete()
@@ -185,3 +221,224 @@ def test_a_manifest_of_another_log_is_not_adopted(site: Site) -> None:
     assert answer["outcome"] == "failed"  # the hot chain is of another origin, too
     notes = site.rows("SELECT notes FROM audit_archiverun ORDER BY id")[-1][0]
     assert "is of another log, 'dezky-test'" in notes
+
+
+# What is not believed --------------------------------------------------------------------
+
+
+def edit(site: Site, statement: str) -> None:
+    with site.sql() as connection:
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("end_seq", "end_seq + 100, event_count = event_count + 100"),
+        ("end_link", "'" + "ab" * 32 + "'"),
+        ("jsonl_sha256", "'" + "ab" * 32 + "'"),
+        ("root", "'" + "ab" * 32 + "'"),
+    ],
+)
+def test_a_stored_row_that_is_not_its_manifests_purges_nothing(
+    site: Site, column: str, value: str
+) -> None:
+    stop_at(site, "recorded")
+    edit(site, f"UPDATE audit_archivebatch SET {column} = {value}")  # noqa: S608
+    hot = site.hot_seqs()
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert f"its {column} is not the signed one" in answer["error"]
+    assert site.hot_seqs() == hot
+
+
+def test_a_floor_that_somebody_raised_purges_nothing(site: Site) -> None:
+    edit(site, "UPDATE audit_logstate SET floor_seq = head_seq, floor_link = head_link")
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert (
+        f"Hot was purged up to seq {EVENTS:,}, but ledger and bucket reach only seq 0"
+        in (answer["error"])
+    )
+    assert len(site.hot_seqs()) == EVENTS
+
+
+def test_a_row_that_somebody_put_into_the_ledger_purges_nothing(site: Site) -> None:
+    stop_at(site, "recorded")
+    edit(
+        site,
+        "UPDATE audit_archivebatch SET state = 'purged', purged_at = archived_at, "
+        "end_seq = 9000, event_count = 9000",
+    )
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert "its end_seq is not the signed one" in answer["error"]
+    assert len(site.hot_seqs()) == EVENTS
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"AUDIT_COLD_PREFIX": "elsewhere"}, "AUDIT_COLD_PREFIX is 'elsewhere': set it back"),
+        ({"AUDIT_COLD_BUCKET": "another"}, "See that AUDIT_COLD_BUCKET"),
+    ],
+)
+def test_the_log_is_not_continued_elsewhere(
+    site: Site, change: dict[str, str], words: str
+) -> None:
+    assert site.archive("--max-batches=1")["outcome"] == "archived"
+    for name in change.keys() & {"AUDIT_COLD_BUCKET"}:
+        site.bucket.meta.client.create_bucket(Bucket=change[name])
+    site.env.update(change)
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert words in answer["error"]
+    assert site.batches() == [(1, BATCH_EVENTS, "purged")]
+
+
+@pytest.mark.parametrize("end", [".jsonl.gz", ".manifest.json"])
+def test_the_log_is_not_continued_from_a_batch_that_is_gone(site: Site, end: str) -> None:
+    site.archive("--max-batches=1")
+    site.bucket.Object(next(key for key in site.objects() if key.endswith(end))).delete()
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert "there is no such object" in answer["error"]
+    assert site.batches() == [(1, BATCH_EVENTS, "purged")]
+
+
+def test_hot_restored_where_the_bucket_is_lost_is_not_purged_again(site: Site) -> None:
+    site.split()
+    hot = site.hot_database.read_bytes()
+    site.archive()
+    site.hot_database.write_bytes(hot)
+    site.bucket.objects.filter(Prefix=f"{site.prefix}/").delete()
+    for _ in range(2):
+        assert site.archive()["outcome"] == "failed"
+        assert len(site.hot_seqs()) == EVENTS
+
+
+def test_rows_that_are_in_hot_again_go_only_when_their_batch_is_confirmed(site: Site) -> None:
+    """The first of two purged batches is changed in the bucket, and hot has its rows again."""
+    site.split()
+    hot = backup(site.hot_database, site.folder / "hot")
+    site.archive()
+    backup(hot, site.hot_database)
+    key = min(key for key in site.objects() if key.endswith(".jsonl.gz"))
+    overwrite(site, key, b"x" * len(site.objects()[key]))
+    for _ in range(2):
+        answer = site.archive()
+        assert answer["outcome"] == "failed"
+        assert f"{key} is not what its manifest says" in answer["error"]
+        assert len(site.hot_seqs()) == EVENTS
+        assert site.floor() == 0
+
+
+def test_a_manifest_by_a_key_that_is_not_known_stops_the_run(site: Site) -> None:
+    """It may be right: beside it the same seqs must not be given to other objects."""
+    site.archive()
+    site.start_full(AUDIT_SIGNING_KEY=ANOTHER_KEY)
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert "of which no key is known: add the key" in answer["error"]
+    assert site.batches() == []
+
+
+def test_our_own_try_signed_by_a_key_that_was_replaced_is_done_again(site: Site) -> None:
+    stop_at(site, "manifest sent")
+    site.env["AUDIT_SIGNING_KEY"] = ANOTHER_KEY
+    (old,) = (key for key in site.objects() if key.endswith(".json"))
+    answer = site.archive()
+    assert answer["outcome"] == "archived"
+    assert any(note.startswith(f"Not adopted: {old}") for note in answer["notes"])
+    site.bucket.Object(old).delete()
+    assert site.read_log().records == site.template.records
+
+
+def test_a_manifest_further_on_that_is_beyond_the_head_is_refused(site: Site) -> None:
+    """The first manifest is gone, too: what the second one says still counts."""
+    site.archive()
+    site.bucket.Object(manifest_key(site)).delete()
+    site.start_full()
+    with site.sql() as connection:
+        connection.execute("DELETE FROM audit_auditevent WHERE seq > 5300")
+        connection.execute(
+            "UPDATE audit_logstate SET head_seq = 5300, head_link = "
+            "(SELECT link FROM audit_auditevent WHERE seq = 5300)"
+        )
+    answer = site.archive()
+    assert answer["outcome"] == "refused"
+    assert "hot was rolled back" in answer["error"]
+    assert site.batches() == []
+
+
+def test_a_later_batch_that_is_in_the_bucket_is_adopted_when_its_turn_comes(site: Site) -> None:
+    """The ledger is lost and the first manifest with it; the second one is not sent again."""
+    first = site.archive()
+    site.bucket.Object(manifest_key(site)).delete()
+    planned = site.rows("SELECT planned_at FROM audit_archivebatch ORDER BY start_seq")[0][0]
+    site.start_full()
+    stop_at(site, "range fixed")
+    edit(site, f"UPDATE audit_archivebatch SET planned_at = '{planned}'")  # noqa: S608
+    answer = site.archive()
+    assert answer["batches"] == first["batches"]
+    assert any("Adopted from the bucket" in note for note in answer["notes"])
+    assert site.read_log().records == site.template.records
+
+
+def test_an_ingest_whose_database_file_is_replaced_acknowledges_nothing_more(site: Site) -> None:
+    site.start_empty()
+    writer = site.driver("append", "--calls=2", "--each=5", "--pause=call:append:2")
+    writer.wait_for("^paused")
+    site.database.rename(site.folder / "aside.sqlite3")
+    shutil.copy(site.template.empty, site.database)
+    writer.go_on()
+    lines = writer.finish(code=1)
+    assert sum(line.startswith("acknowledged") for line in lines) == 5
+    assert "was removed or replaced while this process had it open" in lines[-1]
+
+
+# Hot, ledger and bucket restored to different times ----------------------------------------
+
+
+def readable(site: Site) -> set[int]:
+    """Return every seq that can be read in hot or in an object of the bucket."""
+    cold = {
+        json.loads(line)["seq"]
+        for key, data in site.objects().items()
+        if key.endswith(".jsonl.gz")
+        for line in gzip.decompress(data).splitlines()
+    }
+    return site.hot_seqs() | cold
+
+
+def backup(source: Path, target: Path) -> Path:
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+    return target
+
+
+@pytest.mark.parametrize("bucket", range(4))
+def test_nothing_that_can_be_read_is_lost_whatever_was_restored(site: Site, bucket: int) -> None:
+    """Each of the three stores is put back to each of four times, in every combination."""
+    site.split()
+    times = []
+    for number, step in enumerate((None, "recorded", "chunk deleted", "purged")):
+        if step:
+            stop_at(site, step)
+        hot = backup(site.hot_database, site.folder / f"hot-{number}")
+        ledger = backup(site.database, site.folder / f"ledger-{number}")
+        times.append((hot, ledger, site.objects()))
+    for hot_at, ledger_at in itertools.product(range(4), range(4)):
+        backup(times[hot_at][0], site.hot_database)
+        backup(times[ledger_at][1], site.database)
+        site.bucket.objects.filter(Prefix=f"{site.prefix}/").delete()
+        for key, data in times[bucket][2].items():
+            site.bucket.Object(key).put(Body=data)
+        before = readable(site)
+        answer = site.archive()
+        place = f"hot {hot_at}, ledger {ledger_at}, bucket {bucket}: {answer['error']}"
+        assert before <= readable(site), place
+        if answer["outcome"] == "archived":
+            assert site.read_log().records == site.template.records, place
+        else:
+            assert answer["error"], place

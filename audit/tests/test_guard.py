@@ -50,6 +50,29 @@ def test_a_lease_is_renewed_while_it_is_held(settings: Any) -> None:
         assert grip.is_live()
 
 
+def test_a_run_that_was_overtaken_does_not_free_the_others_lease() -> None:
+    with guard.lease() as overtaken:
+        Lease.objects.update(expires_at=datetime(2000, 1, 1, tzinfo=UTC))
+        with guard.lease() as other:
+            overtaken.release()
+            assert other.is_live()
+            assert guard.holder()
+
+
+def test_whoever_holds_the_lease_is_named_while_it_does() -> None:
+    assert guard.holder() == ""
+    with guard.lease():
+        assert f"process {os.getpid()}" in guard.holder()
+    assert guard.holder() == ""
+
+
+def test_the_lease_of_a_process_that_cannot_be_asked_is_waited_for() -> None:
+    """The first process of a machine is always there; its start may not be readable."""
+    hold_elsewhere(pid=1, pid_started=guard._started(1) or "unknown")
+    with pytest.raises(guard.LeaseHeldError), guard.lease():
+        pass
+
+
 def test_an_expired_lease_is_taken_over_and_its_run_closed() -> None:
     now = datetime.now(UTC)
     run = ArchiveRun.objects.create(

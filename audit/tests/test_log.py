@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, OperationalError, connection
+from django.db import OperationalError, connection
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
@@ -213,6 +213,8 @@ def test_an_event_is_recognised_long_after_its_row_is_gone() -> None:
     given_drafts = drafts(3)
     log.append(given_drafts)
     AuditEvent.objects.all().delete()
+    state = LogState.objects.get()
+    LogState.objects.update(floor_seq=3, floor_link=state.head_link)
     assert log.append(given_drafts) == [Appended(seq, duplicate=True) for seq in (1, 2, 3)]
 
 
@@ -321,15 +323,44 @@ def test_a_missing_state_beside_the_ledger_refuses_to_append() -> None:
 
 
 @database
-def test_a_seq_that_is_taken_already_stops_the_call_as_a_whole() -> None:
-    """The primary key is the backstop, whatever went wrong before it."""
-    log.append(drafts(2))
-    LogState.objects.update(head_seq=1)
-    with pytest.raises(IntegrityError):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"head_seq": 2},
+        {"head_seq": 8},
+        {"head_link": "ab" * 32},
+        {"head_seq": 3, "floor_seq": 3},
+        {"floor_seq": 5},
+    ],
+)
+def test_nothing_is_appended_to_a_head_that_is_not_the_newest_rows(change: dict[str, Any]) -> None:
+    log.append(drafts(5))
+    LogState.objects.update(**change)
+    if change == {"floor_seq": 5}:
+        LogState.objects.update(floor_link="ab" * 32)
+    before = LogState.objects.values().get()
+    with pytest.raises(RolledBackError, match="The log's state says that it ends at seq"):
         log.append(drafts(3))
-    assert seqs() == [1, 2]
-    assert EventKey.objects.count() == 2
-    assert LogState.objects.get().head_seq == 1
+    assert seqs() == [1, 2, 3, 4, 5]
+    assert EventKey.objects.count() == 5
+    assert LogState.objects.values().get() == before
+
+
+@database
+def test_nothing_is_appended_where_the_newest_row_is_gone() -> None:
+    log.append(drafts(3))
+    AuditEvent.objects.filter(seq=3).delete()
+    with pytest.raises(RolledBackError, match="its newest row is seq 2"):
+        log.append(drafts(1))
+
+
+@database
+def test_a_log_does_not_begin_anew_where_keys_are_known() -> None:
+    log.append(drafts(3))
+    AuditEvent.objects.all().delete()
+    LogState.objects.all().delete()
+    with pytest.raises(RolledBackError, match="state is missing though the log is not empty"):
+        log.append(drafts(1))
 
 
 @contextmanager
@@ -588,16 +619,26 @@ def test_only_rows_at_or_below_the_floor_are_deleted(monkeypatch: pytest.MonkeyP
     begin()
     log.raise_floor(1, 1, 7, "aa")
     monkeypatch.setattr(log, "DELETE_CHUNK", 3)
-    assert list(log.delete_residue()) == [3, 3, 1]
+    assert list(log.delete_rows(1, 7)) == [3, 3, 1]
     assert seqs() == [8, 9, 10]
-    assert list(log.delete_residue()) == []
+    assert list(log.delete_rows(1, 7)) == []
 
 
 @database
-def test_without_a_floor_nothing_is_deleted() -> None:
+def test_nothing_above_the_floor_is_deleted() -> None:
     begin()
-    assert list(log.delete_residue()) == []
+    log.raise_floor(1, 1, 4, "aa")
+    with pytest.raises(GapError, match="Seq 5 is above the floor at 4: nothing was deleted"):
+        list(log.delete_rows(1, 5))
     assert len(seqs()) == 10
+
+
+@database
+def test_nothing_outside_the_range_is_deleted() -> None:
+    begin()
+    log.raise_floor(1, 1, 7, "aa")
+    assert list(log.delete_rows(3, 5)) == [3]
+    assert seqs() == [1, 2, 6, 7, 8, 9, 10]
 
 
 @database
@@ -605,7 +646,7 @@ def test_a_purge_that_stopped_half_way_goes_on_where_rows_are_left() -> None:
     begin()
     log.raise_floor(1, 1, 7, "aa")
     AuditEvent.objects.filter(seq__in=[1, 2, 3, 6]).delete()
-    assert sum(log.delete_residue()) == 3
+    assert sum(log.delete_rows(1, 7)) == 3
     assert seqs() == [8, 9, 10]
 
 
@@ -614,7 +655,7 @@ def test_the_log_goes_on_after_everything_was_purged() -> None:
     begin()
     head_link = LogState.objects.get().head_link
     log.raise_floor(1, 1, 10, head_link)
-    list(log.delete_residue())
+    list(log.delete_rows(1, 10))
     assert log.append(drafts(1)) == [Appended(11)]
     (row,) = rows()
     assert row.link == next_link(bytes.fromhex(head_link), leaf_hash(bytes(row.record))).hex()

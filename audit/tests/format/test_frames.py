@@ -256,3 +256,25 @@ def test_other_subtrees_than_the_records_make_are_refused() -> None:
 def test_subtrees_depend_on_where_the_frame_begins() -> None:
     with pytest.raises(TamperedError, match="do not make its signed subtrees"):
         replay(replace(frame_of(RECORDS), first_seq=2), RECORDS, genesis_link(ORIGIN))
+
+
+@pytest.mark.parametrize(
+    "members", [{"first_recorded_at": "2026-01-02T03:00:00.000Z"}, {"first_recorded_at": ""}]
+)
+def test_a_frame_begins_at_the_time_that_its_first_record_says(members: dict[str, str]) -> None:
+    frame = frame_of(RECORDS, **members)
+    with pytest.raises(TamperedError, match="seq 1–3: its first record is of another place or"):
+        replay(frame, RECORDS, genesis_link(ORIGIN))
+
+
+def test_a_frame_begins_at_the_seq_that_its_first_record_says() -> None:
+    records = [record(7), record(8)]
+    with pytest.raises(TamperedError, match="seq 1–2: its first record is of another place or"):
+        replay(frame_of(records), records, genesis_link(ORIGIN))
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"\xff", b"{", b"[]", b"17", b'{"a":1}', b"[" * 100_000, b"9" * 10_000]
+)
+def test_what_is_no_record_has_neither_place_nor_time(line: bytes) -> None:
+    assert place_and_time(line) == (None, None)

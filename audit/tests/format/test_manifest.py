@@ -422,5 +422,14 @@ def test_another_uncompressed_size_than_was_signed_is_tampering() -> None:
         replayed(made, made.data)
 
 
+@pytest.mark.parametrize(
+    "members", [{"last_recorded_at": "2026-01-02T04:00:00.000Z"}, {"end_seq": 1_027}]
+)
+def test_a_batch_ends_where_its_last_record_says(members: dict[str, Any]) -> None:
+    made = replace(BATCH, manifest=replace(BATCH.manifest, **members))
+    with pytest.raises(TamperedError, match="its last record is of another place or time"):
+        replayed(made, made.data)
+
+
 def test_the_digest_is_that_of_the_whole_object() -> None:
     assert BATCH.manifest.sha256 == sha256(BATCH.data).hexdigest()
