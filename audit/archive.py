@@ -17,14 +17,11 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from hashlib import sha256
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from django.db import DatabaseError
 
@@ -33,117 +30,10 @@ from .format.errors import AuditError, GapError
 from .format.names import Kind, ObjectName
 from .guard import Grip
 from .models import ArchiveBatch, ArchiveRun
+from .result import BATCH_FIELDS, Outcome, Result, kept, sentence, with_boundary
+from .watcher import Clock, Step, Watcher
 
 logger = logging.getLogger(__name__)
-
-
-class Outcome(StrEnum):
-    """How a run, or a dry run, ended."""
-
-    ARCHIVED = "archived"
-    NOTHING_DUE = "nothing_due"
-    PLANNED = "planned"
-    BUSY = "busy"
-    INTERRUPTED = "interrupted"
-    REFUSED = "refused"
-    FAILED = "failed"
-
-
-class Step(StrEnum):
-    """What has just been done: the boundaries between which a run may die."""
-
-    LEASED = "leased"
-    FENCED = "fenced"
-    LISTED = "listed"
-    ADOPTED = "adopted"
-    RANGE_FIXED = "range fixed"
-    ENCODED = "encoded"
-    JSONL_NAMED = "jsonl named"
-    JSONL_SENT = "jsonl sent"
-    MANIFEST_NAMED = "manifest named"
-    MANIFEST_SENT = "manifest sent"
-    CONFIRMED = "confirmed"
-    RECORDED = "recorded"
-    FLOOR_RAISED = "floor raised"
-    CHUNK_DELETED = "chunk deleted"
-    ROWS_DELETED = "rows deleted"
-    PURGED = "purged"
-
-
-class Watcher:
-    """What an entrance sees of a run while it goes on, and how it stops one. Does nothing."""
-
-    def begins(self, phase: str, events: int) -> None:
-        """Hear that a phase begins, and over how many events (0: not known)."""
-
-    def advances(self, events: int) -> None:
-        """Hear that the phase got on by this many events."""
-
-    def done(self, step: Step) -> None:
-        """Hear that a step has been done."""
-
-    def stopping(self) -> bool:
-        """Say whether the run should stop after the current step."""
-        return False
-
-
-@dataclass
-class Result:
-    """What `archive_now --json` prints."""
-
-    outcome: Outcome
-    run: int | None = None
-    batches: list[dict[str, Any]] = field(default_factory=list)
-    events: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    oldest_hot_seq: int | None = None
-    highest_archived_seq: int = 0
-    error: str | None = None
-    kept: str = ""
-    notes: list[str] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the documented form."""
-        return {
-            "outcome": self.outcome.value,
-            "run": self.run,
-            "batches": self.batches,
-            "events": self.events,
-            "seconds": {phase: round(value, 3) for phase, value in self.seconds.items()},
-            "oldest_hot_seq": self.oldest_hot_seq,
-            "highest_archived_seq": self.highest_archived_seq,
-            "error": self.error,
-            "notes": self.notes,
-        }
-
-
-BATCH_FIELDS = [
-    "start_seq",
-    "end_seq",
-    "event_count",
-    "jsonl_key",
-    "manifest_key",
-    "manifest_sha256",
-    "bytes_uncompressed",
-    "bytes_compressed",
-]
-
-
-class Clock:
-    """Counts the seconds of each phase; of nested ones, only the innermost runs."""
-
-    def __init__(self) -> None:
-        """Begin outside of any phase."""
-        self.seconds: dict[str, float] = {}
-        self.phase: str | None = None
-        self._since = time.monotonic()
-
-    def switch(self, phase: str | None) -> None:
-        """Go over to another phase."""
-        now = time.monotonic()
-        if self.phase is not None:
-            self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + now - self._since
-        self.phase, self._since = phase, now
 
 
 class InterruptedRunError(AuditError):
@@ -171,9 +61,9 @@ def run(
         with guard.lease() as grip:
             return _Run(grip, trigger, requested_by, override, max_batches, watcher).execute()
     except guard.LeaseHeldError as error:
-        return _with_boundary(Result(Outcome.BUSY, error=str(error)))
+        return with_boundary(Result(Outcome.BUSY, error=str(error)))
     except (AuditError, DatabaseError) as error:
-        return _with_boundary(Result(Outcome.FAILED, error=_sentence(error)))
+        return with_boundary(Result(Outcome.FAILED, error=sentence(error)))
 
 
 def dry_run(*, max_batches: int | None = None) -> Result:
@@ -206,12 +96,12 @@ def dry_run(*, max_batches: int | None = None) -> Result:
                 }
             )
             result.events += found.event_count
-        result.kept = _kept(at, max(at, last), head, cutoff)
+        result.kept = kept(at, max(at, last), head, cutoff)
     except (AuditError, DatabaseError) as error:
-        result.outcome, result.error = Outcome.FAILED, _sentence(error)
+        result.outcome, result.error = Outcome.FAILED, sentence(error)
         if isinstance(error, log.RolledBackError):
             result.outcome = Outcome.REFUSED
-    return _with_boundary(result)
+    return with_boundary(result)
 
 
 class _Run:
@@ -275,10 +165,10 @@ class _Run:
         except (RefusedError, log.RolledBackError) as error:
             outcome, self.error = Outcome.REFUSED, str(error)
         except (AuditError, DatabaseError, OSError) as error:
-            outcome, self.error = Outcome.FAILED, _sentence(self.explained(error))
+            outcome, self.error = Outcome.FAILED, sentence(self.explained(error))
         except Exception as error:
             logger.exception("The archive run failed in a way that nobody foresaw.")
-            outcome, self.error = Outcome.FAILED, _sentence(error)
+            outcome, self.error = Outcome.FAILED, sentence(error)
         return self.close(outcome)
 
     def explained(self, error: BaseException) -> BaseException:
@@ -292,7 +182,7 @@ class _Run:
                 return error
         except DatabaseError:
             return error
-        return guard.LeaseLostError(f"{self.grip.lost()} Before that it met: {_sentence(error)}")
+        return guard.LeaseLostError(f"{self.grip.lost()} Before that it met: {sentence(error)}")
 
     def finish_the_past(self) -> None:
         """Finish what earlier runs began: purge what is stored, adopt what the bucket holds.
@@ -537,13 +427,13 @@ class _Run:
         self.row.error = self.error or ""
         try:
             if self.bounds:
-                self.row.kept = _kept(ledger.highest_archived_seq(), *self.bounds, self.row.cutoff)
+                self.row.kept = kept(ledger.highest_archived_seq(), *self.bounds, self.row.cutoff)
             self.save("outcome", "finished_at", "seconds", "notes", "error", "kept")
         except DatabaseError as error:
             # The next run closes the row; what happened is still told to whoever asked.
             logger.exception("How the run ended could not be written down.")
-            self.notes.append(f"The run's row could not be written: {_sentence(error)}")
-        return _with_boundary(
+            self.notes.append(f"The run's row could not be written: {sentence(error)}")
+        return with_boundary(
             Result(
                 outcome,
                 run=self.row.pk,
@@ -557,35 +447,3 @@ class _Run:
                 notes=self.notes,
             )
         )
-
-
-def _kept(archived: int, last_due: int, head: int, cutoff: datetime) -> str:
-    """Say what stays in hot, and why."""
-    parts = []
-    if last_due > archived:
-        parts.append(f"seq {archived + 1:,}–{last_due:,}: due, left to a later run")
-    if head > last_due:
-        parts.append(
-            f"seq {last_due + 1:,}–{head:,}: recorded at or after "
-            f"{cutoff:%Y-%m-%d %H:%M:%S} UTC, not older than {conf.retention_days()} days"
-        )
-    return "; ".join(parts) or "nothing"
-
-
-def _with_boundary(result: Result) -> Result:
-    """Add the tier boundary, where the databases can still tell it."""
-    try:
-        result.highest_archived_seq = ledger.highest_archived_seq()
-        floor = log.current_state().floor_seq
-        result.oldest_hot_seq = log.oldest_seq(above=floor)
-    except (AuditError, DatabaseError) as error:
-        result.notes.append(f"The tier boundary could not be read: {_sentence(error)}")
-    return result
-
-
-def _sentence(error: BaseException) -> str:
-    """Return an error's text, with its kind where the text is not one of ours."""
-    text = str(error) or "no text"
-    if isinstance(error, DatabaseError):
-        return log.explain(error)
-    return text if isinstance(error, AuditError) else f"{type(error).__name__}: {text}"

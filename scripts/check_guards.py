@@ -93,7 +93,7 @@ GUARDS = (
     ),
     Guard(
         "the fence, as it is checked",
-        "audit/log.py",
+        "audit/log/state.py",
         "if state.fence != token:",
         "if False:",
         f"{CONTENTION}::test_a_run_whose_fence_is_passed_raises_no_floor",
@@ -165,7 +165,7 @@ GUARDS = (
     ),
     Guard(
         "nothing deleted above the floor",
-        "audit/log.py",
+        "audit/log/rows.py",
         "if last > floor:",
         "if False:",
         "audit/tests/test_log.py::test_nothing_above_the_floor_is_deleted",
@@ -186,15 +186,15 @@ GUARDS = (
     ),
     Guard(
         "the head held against its row before each append",
-        "audit/log.py",
-        "        _check_head(state)\n",
+        "audit/log/appending.py",
+        "        check_head(state)\n",
         "",
         "audit/tests/test_log.py::test_nothing_is_appended_where_the_newest_row_is_gone",
     ),
     Guard(
         "the database file looked at before each append",
-        "audit/log.py",
-        "        _check_file()\n",
+        "audit/log/appending.py",
+        "        check_file()\n",
         "",
         f"{PAST}::test_an_ingest_whose_database_file_is_replaced_acknowledges_nothing_more",
     ),
@@ -229,7 +229,7 @@ GUARDS = (
     ),
     Guard(
         "the head held against the ledger",
-        "audit/log.py",
+        "audit/log/state.py",
         "if state.head_seq < archived:",
         "if False:",
         f"{TAMPERING}::test_hot_rolled_back_behind_the_ledger_is_refused",

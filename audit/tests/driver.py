@@ -102,9 +102,10 @@ def archive(pause: Pause) -> None:
     """Run the archive; print its result."""
     from audit import archive as use_case
     from audit.models import ArchiveRun
+    from audit.watcher import Step, Watcher
 
-    class Watcher(use_case.Watcher):
-        def done(self, step: use_case.Step) -> None:
+    class Pausing(Watcher):
+        def done(self, step: Step) -> None:
             say(f"done {step}")
             pause.passes("step", step)
 
@@ -112,7 +113,7 @@ def archive(pause: Pause) -> None:
         trigger=ArchiveRun.Trigger.COMMAND,
         requested_by="driver",
         override=True,
-        watcher=Watcher(),
+        watcher=Pausing(),
     )
     say(f"outcome {result.outcome}: {result.error}")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from audit.archive import Step
+from audit.watcher import Step
 
 from .simulator import BATCH_EVENTS, Site
 

@@ -45,7 +45,7 @@ GOOD: list[tuple[str, Any]] = [
     ("AUDIT_BATCH_MAX_BYTES", 1),
     ("AUDIT_BATCH_MAX_BYTES", 4 * 1024**3),
     ("AUDIT_CONFIRM", "read"),
-    ("AUDIT_LEASE_SECONDS", 3),
+    ("AUDIT_LEASE_SECONDS", 40),
     ("AUDIT_DEDUP_DAYS", 90),
 ]
 BAD: list[tuple[str, str, Any, str]] = [
@@ -80,7 +80,7 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("E009", "AUDIT_BATCH_MAX_BYTES", 4 * 1024**3 + 1, "AUDIT_BATCH_MAX_BYTES is not between"),
     ("E010", "AUDIT_CONFIRM", "", "AUDIT_CONFIRM is ''"),
     ("E010", "AUDIT_CONFIRM", "HEAD", "AUDIT_CONFIRM is 'HEAD'"),
-    ("E011", "AUDIT_LEASE_SECONDS", 2, "AUDIT_LEASE_SECONDS is below 3"),
+    ("E011", "AUDIT_LEASE_SECONDS", 39, "AUDIT_LEASE_SECONDS is below 40"),
     ("E012", "AUDIT_DEDUP_DAYS", 89, "AUDIT_DEDUP_DAYS is shorter than AUDIT_HOT_RETENTION_DAYS"),
 ]
 

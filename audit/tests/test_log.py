@@ -104,7 +104,7 @@ def test_every_event_has_an_id_of_its_own() -> None:
 
 
 def test_a_record_that_could_be_too_large_is_refused_with_its_size() -> None:
-    fits = 262_144 - len(log.encode(draft(data={"a": ""}).event, **log.UNASSIGNED)) - 10
+    fits = 262_144 - len(log.encode(draft(data={"a": ""}).event, **log.drafts.UNASSIGNED)) - 10
     draft(data={"a": "x" * fits})
     with pytest.raises(RecordError, match=r"would have 262,\d+ bytes, 262,144 are allowed"):
         draft(data={"a": "x" * (fits + 100)})
@@ -112,7 +112,7 @@ def test_a_record_that_could_be_too_large_is_refused_with_its_size() -> None:
 
 @database
 def test_a_record_as_large_as_allowed_never_outgrows_the_limit_when_it_gets_its_seq() -> None:
-    space = 262_144 - len(log.encode(draft(data={"a": ""}).event, **log.UNASSIGNED))
+    space = 262_144 - len(log.encode(draft(data={"a": ""}).event, **log.drafts.UNASSIGNED))
     # The external id of the next draft may be one digit longer.
     log.append([draft(data={"a": "x" * (space - 2)})])
     assert 262_000 < len(rows()[0].record) <= 262_144
@@ -449,7 +449,7 @@ def test_a_projection_never_fails_and_always_fits(texts: list[str]) -> None:
     event: dict[str, Any] = dict(zip(names, texts, strict=False))
     event["actor"] = {"name": texts[5], "id": texts[6], "ip": texts[7]}
     event["target"] = {"name": texts[8], "id": texts[9], "type": ""}
-    found = dict(zip(log.TEXT_COLUMNS, log.project(event), strict=True))
+    found = dict(zip(log.drafts.TEXT_COLUMNS, log.project(event), strict=True))
     assert all(len(text) <= 200 and "\0" not in text for text in found.values())
     assert found["actor_id"] == texts[6].replace("\0", "")[:200]
 
@@ -486,7 +486,7 @@ def test_a_range_is_read_in_order_across_chunks(monkeypatch: pytest.MonkeyPatch)
     log.append(drafts(10))
     whole = [(row.seq, bytes(row.record), bytes.fromhex(row.link)) for row in rows()]
     for chunk in (1, 3, 8, 9, 100):
-        monkeypatch.setattr(log, "READ_CHUNK", chunk)
+        monkeypatch.setattr(log.rows, "READ_CHUNK", chunk)
         assert list(log.read_range(2, 9)) == whole[1:9]
         assert list(log.read_sizes(2, 9)) == [(seq, len(data)) for seq, data, _ in whole[1:9]]
 
@@ -618,7 +618,7 @@ def test_the_floor_is_never_lowered() -> None:
 def test_only_rows_at_or_below_the_floor_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     begin()
     log.raise_floor(1, 1, 7, "aa")
-    monkeypatch.setattr(log, "DELETE_CHUNK", 3)
+    monkeypatch.setattr(log.rows, "DELETE_CHUNK", 3)
     assert list(log.delete_rows(1, 7)) == [3, 3, 1]
     assert seqs() == [8, 9, 10]
     assert list(log.delete_rows(1, 7)) == []

@@ -12,9 +12,10 @@ from django.core.management.base import BaseCommand, CommandParser
 from tqdm import tqdm
 
 from audit import archive
-from audit.archive import Outcome, Result, Watcher
 from audit.management.entrance import stop_on_signal, who
 from audit.models import ArchiveRun
+from audit.result import Outcome, Result
+from audit.watcher import Watcher
 
 EXIT_CODES = {
     Outcome.ARCHIVED: 0,

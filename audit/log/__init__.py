@@ -1,0 +1,64 @@
+"""The hot log: append, ordered range, range delete. The one place that knows database engines.
+
+Why nothing can be lost or slipped in here:
+
+- Every append locks the one `LogState` row first, so writers queue and no seq is ever skipped
+  or given twice; the primary key is the backstop.
+- Events, their keys and the new head are written in one transaction: what was acknowledged is
+  there as a whole, and what was not acknowledged is not there at all.
+- The floor is raised only under the same lock, so no append can ever write at or below it, and
+  deleting what is at or below it needs no lock at all.
+- A head that is behind the ledger means that hot was rolled back: nothing is appended then,
+  since it would give the same seqs to other events.
+"""
+
+from .appending import append, uuid7
+from .database import BusyError, explain, is_lock_timeout, write_transaction
+from .drafts import Appended, Draft, conflict_key, encode, project, short_digest
+from .rows import (
+    as_bytes,
+    as_hash,
+    delete_rows,
+    last_seq_before,
+    oldest_seq,
+    read_range,
+    read_sizes,
+)
+from .state import (
+    FenceError,
+    RolledBackError,
+    check_state,
+    current_state,
+    locked_state,
+    raise_fence,
+    raise_floor,
+)
+
+__all__ = [
+    "Appended",
+    "BusyError",
+    "Draft",
+    "FenceError",
+    "RolledBackError",
+    "append",
+    "as_bytes",
+    "as_hash",
+    "check_state",
+    "conflict_key",
+    "current_state",
+    "delete_rows",
+    "encode",
+    "explain",
+    "is_lock_timeout",
+    "last_seq_before",
+    "locked_state",
+    "oldest_seq",
+    "project",
+    "raise_fence",
+    "raise_floor",
+    "read_range",
+    "read_sizes",
+    "short_digest",
+    "uuid7",
+    "write_transaction",
+]

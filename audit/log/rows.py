@@ -1,0 +1,109 @@
+"""Rows of the log by their seqs: ordered ranges, a time found by bisection, range delete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from django.db.models.functions import Length
+
+from audit.format.errors import GapError
+from audit.format.record import MAX_BYTES
+from audit.models import AuditEvent
+
+from .database import write_transaction
+from .state import current_state
+
+READ_CHUNK = 5_000  # rows at most, and about so many bytes:
+READ_CHUNK_BYTES = 8 * 1024 * 1024
+DELETE_CHUNK = 5_000
+
+
+def read_range(first: int, last: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield (seq, record, link) of the rows in first … last, in order, in flat memory.
+
+    Read in chunks of their own, so that no snapshot is held open while a caller works.
+    """
+    limit = READ_CHUNK_BYTES // MAX_BYTES
+    while first <= last:
+        rows = AuditEvent.objects.filter(seq__gte=first, seq__lte=last).order_by("seq")
+        chunk = list(rows.values_list("seq", "record", "link")[:limit])
+        size = 0
+        for seq, record, link in chunk:
+            yield seq, as_bytes(record), as_hash(link)
+            size += len(record)
+        if len(chunk) < limit:
+            return
+        first = chunk[-1][0] + 1
+        # The next chunk has as many rows as would have fitted, were they like these.
+        limit = min(READ_CHUNK, 1 + READ_CHUNK_BYTES * len(chunk) // (size + 1))
+
+
+def as_bytes(value: object) -> bytes:
+    """Return a binary column's value, whatever somebody may have put there instead."""
+    if isinstance(value, bytes | memoryview):
+        return bytes(value)
+    return str(value).encode("utf-8", "surrogatepass")
+
+
+def as_hash(value: object) -> bytes:
+    """Return a hash that is kept as hex; what is no hex becomes a hash that fits nothing."""
+    try:
+        return bytes.fromhex(str(value))
+    except ValueError:
+        return b""
+
+
+def read_sizes(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yield (seq, bytes of the record) of the rows in first … last, in order."""
+    while first <= last:
+        rows = AuditEvent.objects.filter(seq__gte=first, seq__lte=last).order_by("seq")
+        chunk = list(rows.values_list("seq", Length("record"))[:READ_CHUNK])
+        yield from chunk
+        if len(chunk) < READ_CHUNK:
+            return
+        first = chunk[-1][0] + 1
+
+
+def oldest_seq(above: int = 0) -> int | None:
+    """Return the oldest seq in hot above a floor, or None where there is none."""
+    row = AuditEvent.objects.filter(seq__gt=above).order_by("seq").values_list("seq").first()
+    return row[0] if row else None
+
+
+def last_seq_before(cutoff: datetime, floor: int, head: int) -> int:
+    """Return the newest seq above the floor that was recorded before the cutoff, or the floor.
+
+    Found by bisection: `recorded_at` rises with seq.
+    """
+    low, high = floor, head  # everything at or below low is older than the cutoff
+    while low < high:
+        middle = (low + high + 1) // 2
+        row = (
+            AuditEvent.objects.filter(seq__gte=middle, seq__lte=high)
+            .order_by("seq")
+            .values_list("seq", "recorded_at")
+            .first()
+        )
+        if row is not None and row[1] < cutoff:
+            low = row[0]
+        else:
+            high = middle - 1
+    return low
+
+
+def delete_rows(first: int, last: int) -> Iterator[int]:
+    """Delete the rows first … last, chunk by chunk; yields how many went in each.
+
+    Needs neither lock nor fence: nothing is ever appended at or below the floor, and what is
+    there is in cold. Raises GapError, and deletes nothing, where the range is above the floor.
+    """
+    floor = current_state().floor_seq
+    if last > floor:
+        raise GapError(f"Seq {last:,} is above the floor at {floor:,}: nothing was deleted.")
+    while (oldest := oldest_seq(above=first - 1)) is not None and oldest <= last:
+        first = oldest + DELETE_CHUNK
+        with write_transaction():
+            rows = AuditEvent.objects.filter(seq__gte=oldest, seq__lt=min(first, last + 1))
+            gone, _ = rows.delete()
+        yield gone
