@@ -15,7 +15,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from audit.format.errors import RecordError
-from audit.format.record import MAX_DEPTH, MAX_INTEGER, check, format_time, parse, parse_time
+from audit.format.record import (
+    MAX_DEPTH,
+    MAX_INTEGER,
+    check,
+    format_time,
+    is_time,
+    parse,
+    parse_time,
+    read,
+)
 
 
 def reason_for(line: bytes) -> str:
@@ -276,3 +285,70 @@ def test_written_times_sort_as_the_moments_do(one: datetime, other: datetime) ->
 def test_any_text_is_a_time_or_refused_and_nothing_else(text: str) -> None:
     with contextlib.suppress(RecordError):
         assert parse_time(text).utcoffset() == timedelta(0)
+
+
+# Reading a record back --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{}",
+        b'{"a":1,"b":[true,false,null,-5],"c":{"d":"e"}}',
+        '{"a":"ä\u2028\x7f😀","ä":1,"\uffff":2,"😀":3}'.encode(),
+        b'{"a":"\\u0000\\u001f\\"\\\\\\b\\f\\n\\r\\t/"}',
+        b'{"a":1e-7,"b":1E+16,"c":-0.0,"d":5.0,"e":0.10}',
+        b'{"a":"1.0","b":"-1e5"}',
+    ],
+)
+def test_a_canonical_record_is_read(line: bytes) -> None:
+    assert read(line) == json.loads(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"a": 1}',
+        b' {"a":1}',
+        b'{"a":1}\n',
+        b'{"b":1,"a":2}',
+        b'{"a":{"d":1,"c":2}}',
+        b'{"a":"\\u0041"}',
+        b'{"a":"\\/"}',
+        b'{"a":"\\u001F"}',
+        b'{"a":"\\u00e4"}',
+        b'{"a":-0}',
+        '{"😀":1,"\uffff":2}'.encode(),
+    ],
+)
+def test_another_spelling_of_the_same_record_is_refused(line: bytes) -> None:
+    json.loads(line)
+    with pytest.raises(RecordError, match="not in canonical form"):
+        read(line)
+
+
+def test_a_record_is_read_by_all_other_rules_too() -> None:
+    with pytest.raises(RecordError, match="duplicate key"):
+        read(b'{"a":1,"a":1}')
+    with pytest.raises(RecordError, match="deeper than 32 levels"):
+        read(b'{"a":' + b"[" * 32 + b"]" * 32 + b"}")
+    with pytest.raises(RecordError, match="longer than 262,144 bytes"):
+        read(b'{"a":"' + b"x" * 262_144 + b'"}')
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ("2026-01-01T00:00:00.000Z", True),
+        ("0001-01-01T00:00:00.000Z", True),
+        ("2026-13-01T00:00:00.000Z", False),
+        ("2026-02-30T00:00:00.000Z", False),
+        ("2026-01-01T00:00:60.000Z", False),
+        ("2026-01-01T00:00:00Z", False),
+        ("2026-01-01t00:00:00.000z", False),
+        (1, False),
+        (None, False),
+    ],
+)
+def test_a_time_of_a_record_has_one_form_and_exists(value: object, good: bool) -> None:
+    assert is_time(value) is good
