@@ -8,6 +8,7 @@ are gone are not needed, since what was verified is all of them.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import cold, conf, ledger, log, storage
@@ -103,6 +104,14 @@ class Shelf:
                 self.refuse(name, error)
             except (TamperedError, GapError) as error:
                 self.refuse(name, error)
+        if len({(item.manifest.end_seq, item.manifest.end_link) for item in valid}) > len(
+            {item.manifest.end_seq for item in valid}
+        ):
+            raise TamperedError(
+                f"{valid[0].key} and another manifest of its range are both signed and lead to "
+                "different links: nothing is adopted. Find out who signed which, and keep the "
+                "wrong one under another name."
+            )
         if len(valid) > 1:
             named = {planned.manifest_sha256} if planned else set()
             named |= self._named_by_next({item.manifest.end_seq for item in valid})
@@ -146,6 +155,14 @@ def check(candidate: Candidate) -> None:
     Raises TamperedError where the two tiers differ or the object is not what is signed.
     """
     manifest = candidate.manifest
+    cold.read_batch(candidate.key, manifest, comparing(manifest))
+
+
+def comparing(manifest: Manifest) -> Callable[[int, list[bytes], list[bytes]], None]:
+    """Return what compares each frame of a batch with the hot rows that are there.
+
+    It raises TamperedError at the first that differs.
+    """
 
     def compare(first: int, records: list[bytes], links: list[bytes]) -> None:
         for seq, record, link in log.read_range(first, first + len(records) - 1):
@@ -156,7 +173,7 @@ def check(candidate: Candidate) -> None:
                     "changed."
                 )
 
-    cold.read_batch(candidate.key, manifest, compare)
+    return compare
 
 
 def row_for(candidate: Candidate) -> ArchiveBatch | None:

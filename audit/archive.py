@@ -28,6 +28,7 @@ from django.db import DatabaseError
 from . import adoption, cold, conf, guard, ledger, log, purge, selection, storage
 from .format.errors import AuditError, GapError
 from .format.names import Kind, ObjectName
+from .format.record import parse_time
 from .guard import Grip
 from .models import ArchiveBatch, ArchiveRun
 from .result import BATCH_FIELDS, Outcome, Result, kept, sentence, with_boundary
@@ -70,38 +71,44 @@ def dry_run(*, max_batches: int | None = None) -> Result:
     """Return what a run would do now, by the ledger and hot alone; changes nothing."""
     result = Result(Outcome.PLANNED)
     try:
-        cutoff = selection.cutoff_at(datetime.now(UTC))
-        head = log.current_state().head_seq
-        at, unfinished = ledger.highest_archived_seq(), ledger.planned()
-        result.notes += [f"{row} will be confirmed and purged" for row in ledger.stored()]
-        last = selection.last_due(at, head, cutoff)
-        while max_batches is None or len(result.batches) < max_batches:
-            if unfinished is not None and not result.batches:
-                result.notes.append(f"{unfinished} was begun and will be done again")
-                found: selection.Range | None = selection.Range(
-                    unfinished.start_seq, unfinished.end_seq, unfinished.bytes_uncompressed
-                )
-            else:
-                found = selection.next_range(at, last)
-            if found is None:
-                break
-            at = found.end_seq
-            result.batches.append(
-                dict.fromkeys(BATCH_FIELDS)
-                | {
-                    "start_seq": found.start_seq,
-                    "end_seq": found.end_seq,
-                    "event_count": found.event_count,
-                    "bytes_uncompressed": found.bytes_uncompressed,
-                }
-            )
-            result.events += found.event_count
-        result.kept = kept(at, max(at, last), head, cutoff)
+        ledger.undisturbed(lambda: _plan(result, max_batches))
     except (AuditError, DatabaseError) as error:
         result.outcome, result.error = Outcome.FAILED, sentence(error)
         if isinstance(error, log.RolledBackError):
             result.outcome = Outcome.REFUSED
     return with_boundary(result)
+
+
+def _plan(result: Result, max_batches: int | None) -> None:
+    """Fill in what a run would do."""
+    result.batches, result.notes, result.events = [], [], 0
+    cutoff = selection.cutoff_at(datetime.now(UTC))
+    head = log.current_state().head_seq
+    at, unfinished = ledger.highest_archived_seq(), ledger.planned()
+    result.notes += [f"{row} will be confirmed and purged" for row in ledger.stored()]
+    last = selection.last_due(at, head, cutoff)
+    while max_batches is None or len(result.batches) < max_batches:
+        if unfinished is not None and not result.batches:
+            result.notes.append(f"{unfinished} was begun and will be done again")
+            found: selection.Range | None = selection.Range(
+                unfinished.start_seq, unfinished.end_seq, unfinished.bytes_uncompressed
+            )
+        else:
+            found = selection.next_range(at, last)
+        if found is None:
+            break
+        at = found.end_seq
+        result.batches.append(
+            dict.fromkeys(BATCH_FIELDS)
+            | {
+                "start_seq": found.start_seq,
+                "end_seq": found.end_seq,
+                "event_count": found.event_count,
+                "bytes_uncompressed": found.bytes_uncompressed,
+            }
+        )
+        result.events += found.event_count
+    result.kept = kept(at, max(at, last), head, cutoff)
 
 
 class _Run:
@@ -190,8 +197,10 @@ class _Run:
         The ledger is continued only from a batch that the bucket holds, and no row goes whose
         batch was not confirmed by this run.
         """
+        ledger.check_whole()
         if (newest := ledger.last_purged()) is not None:
             cold.check_presence(newest)
+        self.delete_residue()
         for row in ledger.stored():
             self.confirm_again(row)
             self.purge(row)
@@ -228,6 +237,7 @@ class _Run:
             ledger.position(),
             manifest.end_seq,
             manifest.bytes_uncompressed,
+            planned_at=parse_time(manifest.created_at),
         )
         ledger.record(
             self.grip,
@@ -331,7 +341,9 @@ class _Run:
 
     def confirm_by_reading(self, row: ArchiveBatch) -> None:
         """Read both objects of a batch that an earlier run stored, before its rows go."""
-        cold.read_batch(row.manifest_key, cold.read_manifest_of(row))
+        manifest = cold.read_manifest_of(row)
+        with cold.expected(row):
+            cold.read_batch(row.manifest_key, manifest, adoption.comparing(manifest))
         self.done(Step.CONFIRMED)
 
     def confirm_again(self, row: ArchiveBatch) -> None:

@@ -59,8 +59,9 @@ def _secrets() -> Iterator[CheckMessage]:
     if weak:
         yield level(
             reason,
-            hint="Set AUDIT_SIGNING_KEY (or AUDIT_SIGNING_KEY_FILE) to base64 of 32 random bytes: "
-            "openssl rand -base64 32",
+            hint="For a log that has batches, put its own key back. For a new one set "
+            "AUDIT_SIGNING_KEY (or AUDIT_SIGNING_KEY_FILE) to the output of "
+            "'openssl rand -base64 32', and keep a copy elsewhere.",
             id="audit.E002",
         )
 
@@ -74,7 +75,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 def _settings() -> Iterator[CheckMessage]:
     if not _is_name(conf.origin()):
         yield Error(
-            "AUDIT_ORIGIN is missing or longer than 200 characters.",
+            "AUDIT_ORIGIN is missing, longer than 200 characters, or not printable.",
             hint="Name this log, such as 'dezky.example.eu'. The name is hashed into the chain "
             "and can never be changed afterwards.",
             id="audit.E003",
@@ -176,8 +177,8 @@ def check_engines(**kwargs: Any) -> list[CheckMessage]:
                 Error(
                     f"{variable} names djongo, which cannot hold the log: it leaves out unique "
                     "constraints without a word, so that a chain could fork.",
-                    hint="Use a mongodb:// URL in HOT_DATABASE_URL, which is served by MongoDB's "
-                    "own backend for Django.",
+                    hint="MongoDB as the hot store goes by a mongodb:// URL in HOT_DATABASE_URL "
+                    "and MongoDB's own backend; until a version serves it, use sqlite://.",
                     id="audit.E013",
                 )
             )

@@ -8,13 +8,14 @@ Whatever this run did not PUT, and any object whose ETag is not its MD5, is read
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import md5, sha256
 from typing import BinaryIO
 
 from . import conf, storage
-from .format.errors import AuditError, TamperedError
+from .format.errors import AuditError, TamperedError, UnverifiableError
 from .format.manifest import MAX_MANIFEST_BYTES, Manifest
 from .format.names import Kind, ObjectName
 from .format.record import parse_time
@@ -97,11 +98,19 @@ def read_manifest(key: str, manifest_sha256: str | None = None) -> tuple[Manifes
     digest = sha256(data).hexdigest()
     name = ObjectName.parse(key.rpartition("/")[2])
     if name is None or not digest.startswith(name.digest) or manifest_sha256 not in {None, digest}:
-        raise TamperedError(f"{key} holds other bytes than its name or the ledger says.")
+        raise TamperedError(
+            f"{key} holds other bytes than its name or the ledger says: keep it as evidence under "
+            "another name, and restore it from a copy of the bucket."
+        )
     try:
         manifest = Manifest.from_bytes(data, conf.keyring())
-    except AuditError as error:
-        raise type(error)(f"{key}: {error}.") from None
+    except UnverifiableError as error:
+        raise UnverifiableError(
+            f"{key}: {error}. Set AUDIT_SIGNING_KEY to the key of that id; if nobody has it, find "
+            "out who signed, and keep the manifest under another name."
+        ) from None
+    except TamperedError as error:
+        raise TamperedError(f"{key}: {error}.") from None
     if manifest.origin != conf.origin():
         raise TamperedError(f"{key} is of another log, '{manifest.origin}'.")
     if (manifest.start_seq, manifest.end_seq) != (name.start_seq, name.end_seq):
@@ -121,13 +130,8 @@ def read_manifest_of(row: ArchiveBatch) -> Manifest:
             f"{row} is under the prefix '{prefix}', but AUDIT_COLD_PREFIX is "
             f"'{conf.cold_prefix()}': set it back."
         )
-    try:
+    with expected(row):
         manifest, _ = read_manifest(row.manifest_key, row.manifest_sha256)
-    except storage.MissingError as error:
-        raise storage.MissingError(
-            f"{row} should be in the bucket '{row.bucket}'. {error} Nothing was deleted. See that "
-            "AUDIT_COLD_BUCKET and AUDIT_COLD_ENDPOINT are right, or restore the object."
-        ) from None
     same = {
         "start_seq": manifest.start_seq,
         "end_seq": manifest.end_seq,
@@ -147,10 +151,24 @@ def read_manifest_of(row: ArchiveBatch) -> Manifest:
     return manifest
 
 
+@contextmanager
+def expected(row: ArchiveBatch) -> Iterator[None]:
+    """Say of a missing object which batch it belongs to, and what to do."""
+    try:
+        yield
+    except storage.MissingError as error:
+        raise storage.MissingError(
+            f"{row} should be in the bucket '{row.bucket}'. {error} Nothing more was deleted. See "
+            "that AUDIT_COLD_BUCKET and AUDIT_COLD_ENDPOINT are right, or restore the object from "
+            "a copy of the bucket."
+        ) from None
+
+
 def check_presence(row: ArchiveBatch) -> None:
     """Make sure that a batch of the ledger is in the bucket, the object only by its length."""
     manifest = read_manifest_of(row)
-    found = storage.head(manifest.key)
+    with expected(row):
+        found = storage.head(manifest.key)
     if found.length != manifest.bytes_compressed:
         raise TamperedError(
             f"{manifest.key} has {found.length:,} bytes, {manifest.bytes_compressed:,} were "
@@ -180,8 +198,9 @@ def read_batch(
             except TamperedError as error:
                 raise TamperedError(
                     f"{manifest.key} is not what its manifest says: {error}. Nothing was deleted. "
-                    "Keep the object as evidence under another name, remove it, and run again: "
-                    "what hot still has is sent anew."
+                    "Keep the object as evidence under another name and remove it; then restore "
+                    "it from a copy of the bucket, or, while hot still has the whole batch, run "
+                    "again and it is sent anew."
                 ) from None
             if frame is None:
                 return

@@ -5,21 +5,24 @@ A row only goes forward, planned → stored → purged, by an update that requir
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
+
+from django.db.models import Max, Min, Sum
 
 from . import conf
 from .format.chain import genesis_link
-from .format.errors import TamperedError
+from .format.errors import GapError, TamperedError
 from .format.manifest import Manifest
 from .format.merkle import Frontier
 from .format.record import format_time, parse_time
 from .guard import Grip, LeaseLostError
 from .models import ArchiveBatch, ArchiveRun
 
+T = TypeVar("T")
 State = ArchiveBatch.State
 IN_COLD = (State.STORED, State.PURGED)
 
@@ -45,8 +48,10 @@ class Position:
         try:
             frontier = Frontier.from_hex(row.end_seq, row.frontier)
             link = bytes.fromhex(row.end_link)
-        except ValueError as error:
-            raise TamperedError(f"The ledger's row of {row} was changed: {error}.") from None
+        except (TypeError, ValueError) as error:
+            raise TamperedError(
+                f"The ledger's row of {row} was changed: {error}. Restore the row from a backup."
+            ) from None
         if frontier.root().hex() != row.root:
             raise TamperedError(
                 f"The ledger's row of {row} was changed: its frontier does not make its root. "
@@ -63,6 +68,19 @@ def position(before: ArchiveBatch | None = None) -> Position:
         rows = rows.filter(end_seq__lt=before.start_seq)
     row = rows.order_by("-end_seq").first()
     return Position.after(row) if row else Position.start()
+
+
+def check_whole() -> None:
+    """Raise GapError where batches in cold do not follow each other from the first seq on."""
+    found = ArchiveBatch.objects.filter(state__in=IN_COLD).aggregate(
+        events=Sum("event_count"), first=Min("start_seq"), last=Max("end_seq")
+    )
+    if found["last"] is not None and (found["first"], found["events"]) != (1, found["last"]):
+        raise GapError(
+            f"The ledger's batches hold {found['events']:,} events from seq {found['first']:,} to "
+            f"{found['last']:,}: a row was removed or changed. Restore the ledger from a backup, "
+            "or remove all rows from the first hole on, and a run adopts them from the bucket."
+        )
 
 
 def holding(seq: int) -> ArchiveBatch | None:
@@ -83,6 +101,20 @@ def highest_archived_seq() -> int:
     )
 
 
+def undisturbed(look: Callable[[], T]) -> T:
+    """Return what `look` finds; it looks again where it met a gap that another run has made.
+
+    What it takes for missing may have been archived and purged while it looked.
+    """
+    while True:
+        archived = highest_archived_seq()
+        try:
+            return look()
+        except GapError:
+            if highest_archived_seq() == archived:
+                raise
+
+
 def planned() -> ArchiveBatch | None:
     """Return the batch that was planned and not yet stored, if there is one."""
     return ArchiveBatch.objects.filter(state=State.PLANNED).order_by("start_seq").first()
@@ -99,7 +131,13 @@ def last_purged() -> ArchiveBatch | None:
 
 
 def plan(
-    grip: Grip, run: ArchiveRun, at: Position, end_seq: int, bytes_uncompressed: int
+    grip: Grip,
+    run: ArchiveRun,
+    at: Position,
+    end_seq: int,
+    bytes_uncompressed: int,
+    *,
+    planned_at: datetime | None = None,
 ) -> ArchiveBatch:
     """Fix the range of the next batch; returns its row."""
     with grip.transaction():
@@ -110,7 +148,7 @@ def plan(
             start_link=at.link.hex(),
             bytes_uncompressed=bytes_uncompressed,
             bucket=conf.cold_bucket(),
-            planned_at=datetime.now(UTC),
+            planned_at=planned_at or datetime.now(UTC),
             run=run,
         )
 

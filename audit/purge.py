@@ -51,7 +51,7 @@ def residue() -> ArchiveBatch | None:
         raise GapError(
             f"Seq {oldest:,} is in hot below batch {last.start_seq:,}–{last.end_seq:,}, which is "
             "purged, but no batch of the ledger holds it: nothing was deleted. Restore the "
-            "ledger from a backup, or let a run adopt it from the bucket."
+            "ledger from a backup."
         )
     return row
 
@@ -62,6 +62,7 @@ def check_floor() -> None:
     if floor > archived:
         raise GapError(
             f"Hot was purged up to seq {floor:,}, but ledger and bucket reach only seq "
-            f"{archived:,}: nothing was deleted. See that AUDIT_COLD_BUCKET, AUDIT_COLD_PREFIX "
-            "and AUDIT_SIGNING_KEY are the right ones, or restore ledger or bucket from a backup."
+            f"{archived:,}: nothing more is deleted. See that AUDIT_COLD_BUCKET, "
+            "AUDIT_COLD_PREFIX and AUDIT_SIGNING_KEY are the right ones, and that nobody edited "
+            "the log's state; else restore ledger or bucket from a backup."
         )

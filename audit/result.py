@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -49,6 +51,7 @@ class Result:
     highest_archived_seq: int = 0
     error: str | None = None
     kept: str = ""
+    boundary_known: bool = True
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +89,9 @@ def with_boundary(result: Result) -> Result:
         floor = log.current_state().floor_seq
         result.oldest_hot_seq = log.oldest_seq(above=floor)
     except (AuditError, DatabaseError) as error:
-        result.notes.append(f"The tier boundary could not be read: {sentence(error)}")
+        result.boundary_known = False
+        if sentence(error) != result.error:
+            result.notes.append(f"The tier boundary could not be read: {sentence(error)}")
     return result
 
 
@@ -95,4 +100,10 @@ def sentence(error: BaseException) -> str:
     text = str(error) or "no text"
     if isinstance(error, DatabaseError):
         return log.explain(error)
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return (
+            f"There is no room in {tempfile.gettempdir()}, where a batch is encoded before it is "
+            "sent: free some, or set TMPDIR to a folder with room for one compressed batch. "
+            "Nothing was lost."
+        )
     return text if isinstance(error, AuditError) else f"{type(error).__name__}: {text}"

@@ -6,6 +6,7 @@ good: the first seq that does not fit stops the run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,14 @@ from .format.frames import Frame, Row, split, text_of
 from .format.manifest import Manifest
 from .format.merkle import Frontier
 from .format.names import Kind, ObjectName
-from .format.record import MAX_BYTES, MAX_DEPTH, format_time, is_time, read
+from .format.record import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    check_members,
+    format_time,
+    is_time,
+    read,
+)
 from .ledger import Position
 from .log import encode as encode_record
 from .models import ArchiveBatch
@@ -104,6 +112,9 @@ class Encoded:
     frontier: Frontier
     bytes_uncompressed: int
     last_recorded_at: str
+
+
+LONG_NUMBER = re.compile(rb"[0-9]{16}")
 
 
 def compress(text: bytes) -> bytes:
@@ -189,7 +200,8 @@ def _check_records(rows: Iterable[Row], recorded_at: str) -> str:
         try:
             members = _members(row)
             time = members.get("recorded_at")
-            if members.get("seq") != row[0]:
+            check_members(members)
+            if members["seq"] != row[0]:
                 raise RecordError("it has another seq in it")
             if time != recorded_at:
                 if not is_time(time) or time < recorded_at:
@@ -207,11 +219,16 @@ def _check_records(rows: Iterable[Row], recorded_at: str) -> str:
 def _members(row: Row) -> dict[str, Any]:
     """Return the members of a record; raises RecordError where it breaks a rule.
 
-    What orjson would write again in the same bytes is canonical, and then its brackets bound its
-    depth. All else, which may be right but is rare, is held against the rules one by one.
+    What orjson would write again in the same bytes is canonical; then its brackets bound its
+    depth, and with no long run of digits no integer is too large. All else, which may be right
+    but is rare, is held against the rules one by one.
     """
     record = row[1]
-    if len(record) <= MAX_BYTES and record.count(b"{") + record.count(b"[") <= MAX_DEPTH:
+    if (
+        len(record) <= MAX_BYTES
+        and record.count(b"{") + record.count(b"[") <= MAX_DEPTH
+        and not LONG_NUMBER.search(record)
+    ):
         try:
             members = orjson.loads(record)
             if isinstance(members, dict) and encode_record(members) == record:

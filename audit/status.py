@@ -38,19 +38,23 @@ def read(now: datetime | None = None) -> Status:
     status = Status(conf.origin(), retention_days=conf.retention_days())
     try:
         status.last_run = ArchiveRun.objects.first()
-        status.highest_archived_seq = ledger.highest_archived_seq()
-        state = log.current_state()
-        status.head_seq = state.head_seq
-        status.oldest_hot_seq = log.oldest_seq(above=state.floor_seq)
-        at = status.highest_archived_seq
-        cutoff = selection.cutoff_at(now or datetime.now(UTC))
-        status.due = selection.last_due(at, state.head_seq, cutoff) - at
+        ledger.check_whole()
+        ledger.undisturbed(lambda: _look(status, now or datetime.now(UTC)))
     except AuditError as error:
         status.problems.append(str(error))
     except DatabaseError as error:
         status.problems.append(log.explain(error))
     status.problems += _of_runs(status.last_run)
     return status
+
+
+def _look(status: Status, now: datetime) -> None:
+    """Read where the log ends, where the tiers meet, and what is due."""
+    status.highest_archived_seq = at = ledger.highest_archived_seq()
+    state = log.current_state()
+    status.head_seq = state.head_seq
+    status.oldest_hot_seq = log.oldest_seq(above=state.floor_seq)
+    status.due = selection.last_due(at, state.head_seq, selection.cutoff_at(now)) - at
 
 
 def _of_runs(run: ArchiveRun | None) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+BASE_DIR = Path(__file__).resolve().parent.parent
 SQLITE_PRAGMAS = {
     # An acknowledged event must survive a power cut, hence FULL and not NORMAL.
     "journal_mode": "WAL",
@@ -79,6 +80,9 @@ class Reader(environ.Env):  # type: ignore[misc]  # django-environ has no type h
         if scheme != "sqlite":
             return {"ENGINE": "django.db.backends.dummy", "UNSUPPORTED": scheme}
         config: dict[str, Any] = self.db_url_config(url)
+        if config["NAME"] != ":memory:":
+            # From wherever a command is typed, it is the same file.
+            config["NAME"] = str(BASE_DIR / config["NAME"])
         config["OPTIONS"] = {
             "timeout": SQLITE_BUSY_SECONDS,
             "transaction_mode": "IMMEDIATE",

@@ -7,9 +7,7 @@ A variable of the real environment wins over `.env`. Each secret may come from t
 import os
 from pathlib import Path
 
-from dezky.env import Reader
-
-BASE_DIR = Path(__file__).resolve().parent.parent
+from dezky.env import BASE_DIR, Reader
 
 env = Reader()
 env_file = os.environ.get("DEZKY_ENV_FILE", str(BASE_DIR / ".env"))

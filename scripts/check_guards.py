@@ -115,8 +115,8 @@ GUARDS = (
     Guard(
         "the reading of a stored batch before its purge",
         "audit/archive.py",
-        "cold.read_batch(row.manifest_key, cold.read_manifest_of(row))",
-        "cold.read_manifest_of(row)",
+        "cold.read_batch(row.manifest_key, manifest, adoption.comparing(manifest))",
+        "pass",
         f"{PAST}::test_a_stored_batch_whose_object_was_changed_is_not_purged",
     ),
     Guard(
@@ -125,6 +125,44 @@ GUARDS = (
         "            self.confirm_by_reading(row)\n            purge.raise_floor_again",
         "            purge.raise_floor_again",
         f"{PAST}::test_rows_that_are_in_hot_again_go_only_when_their_batch_is_confirmed",
+    ),
+    Guard(
+        "the comparison of what is purged with hot",
+        "audit/archive.py",
+        "manifest, adoption.comparing(manifest))",
+        "manifest)",
+        f"{PAST}::test_residue_that_differs_from_cold_is_kept_as_evidence",
+    ),
+    Guard(
+        "the link that an adopted batch must continue",
+        "audit/adoption.py",
+        "if manifest.start_link != at.link:",
+        "if False:",
+        f"{PAST}::test_a_manifest_that_is_signed_and_does_not_continue_the_log_is_not_adopted"
+        "[another link]",
+    ),
+    Guard(
+        "the manifest that an adopted batch must follow",
+        "audit/adoption.py",
+        "if manifest.previous_manifest_sha256 != at.manifest_sha256:",
+        "if False:",
+        f"{PAST}::test_a_manifest_that_is_signed_and_does_not_continue_the_log_is_not_adopted"
+        "[another manifest before]",
+    ),
+    Guard(
+        "the members of a record before it leaves hot",
+        "audit/selection.py",
+        "            check_members(members)\n",
+        "",
+        f"{TAMPERING}::test_what_is_no_record_is_never_archived_even_if_every_link_was_recomputed"
+        "[record2]",
+    ),
+    Guard(
+        "a hole in the ledger",
+        "audit/archive.py",
+        "        ledger.check_whole()\n",
+        "",
+        f"{PAST}::test_a_hole_in_the_ledger_stops_the_run",
     ),
     Guard(
         "a ledger's row held against its manifest",

@@ -110,7 +110,7 @@ class Manifest:
             raise TamperedError("no manifest: it holds a float") from None
         keyring.verify(DOMAIN, body, signed_by, [Signature.from_json(item) for item in given])
         manifest = cls._from_json(inner)
-        _shape(manifest.body() == body, "the document")
+        _shape(manifest.body() == body and canonical(document) == data, "the document")
         manifest._check()
         return manifest
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeGuard
 
@@ -76,6 +77,46 @@ def read(record: bytes) -> dict[str, Any]:
     ):
         raise RecordError("not in canonical form")
     return members
+
+
+TEXTS = (
+    "action",
+    "external_id",
+    "id",
+    "occurred_at",
+    "outcome",
+    "recorded_at",
+    "source",
+    "tenant",
+)
+PARTIES = {"actor": {"id", "ip", "name"}, "target": {"id", "name", "type"}}
+MEMBERS = {*TEXTS, *PARTIES, "data", "seq", "v"}
+
+
+def check_members(members: Mapping[str, Any]) -> None:
+    """Hold the members of a record against those that it must have, and their types.
+
+    Raises RecordError.
+    """
+    if members.keys() != MEMBERS:
+        odd = sorted(members.keys() ^ MEMBERS)
+        raise RecordError(f"the member {odd[0][:50]!r} is missing, or too much")
+    for name in TEXTS:
+        if type(members[name]) is not str:
+            raise RecordError(f"'{name}' is not a string")
+    for name, parts in PARTIES.items():
+        party = members[name]
+        if type(party) is not dict or party.keys() != parts:
+            raise RecordError(f"'{name}' is not an object of its members")
+        for part in party.values():
+            if type(part) is not str:
+                raise RecordError(f"a member of '{name}' is not a string")
+    if type(members["data"]) is not dict:
+        raise RecordError("'data' is not an object")
+    if type(members["seq"]) is not int or type(members["v"]) is not int:
+        raise RecordError("'seq' or 'v' is not an integer")
+    if members["v"] != VERSION:
+        raise RecordError(f"'v' is not {VERSION}")
 
 
 def _is_float(token: bytes) -> bool:

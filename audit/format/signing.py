@@ -96,7 +96,7 @@ class HmacKey:
         try:
             secret = base64.b64decode(text.strip(), validate=True)
         except (binascii.Error, ValueError):
-            raise KeyringError("AUDIT_SIGNING_KEY is not base64: make one anew.") from None
+            raise KeyringError("AUDIT_SIGNING_KEY is not base64.") from None
         if len(secret) < MIN_KEY_BYTES:
             raise KeyringError(
                 f"AUDIT_SIGNING_KEY has {len(secret)} bytes, at least {MIN_KEY_BYTES} are needed."
@@ -161,5 +161,5 @@ class Keyring:
             checked += 1
         if not checked:
             raise UnverifiableError(
-                f"signed by {', '.join(signed_by)[:200]}, of which no key is known: add the key"
+                f"signed by {', '.join(signed_by)[:200]}, of which no key is known"
             )

@@ -8,16 +8,15 @@ Why nothing can be lost or slipped in here:
   there as a whole, and what was not acknowledged is not there at all.
 - The floor is raised only under the same lock, so no append can ever write at or below it, and
   deleting what is at or below it needs no lock at all.
-- A head that is behind the ledger means that hot was rolled back: nothing is appended then,
-  since it would give the same seqs to other events.
+- A head that is behind the ledger, or is not the newest row's, means that hot was rolled back or
+  changed: nothing is appended then, since it would give the same seqs to other events.
 """
 
 from .appending import append, uuid7
-from .database import BusyError, explain, is_lock_timeout, write_transaction
+from .database import BusyError, explain, write_transaction
 from .drafts import Appended, Draft, conflict_key, encode, project, short_digest
 from .rows import (
     as_bytes,
-    as_hash,
     delete_rows,
     last_seq_before,
     oldest_seq,
@@ -27,9 +26,7 @@ from .rows import (
 from .state import (
     FenceError,
     RolledBackError,
-    check_state,
     current_state,
-    locked_state,
     raise_fence,
     raise_floor,
 )
@@ -42,16 +39,12 @@ __all__ = [
     "RolledBackError",
     "append",
     "as_bytes",
-    "as_hash",
-    "check_state",
     "conflict_key",
     "current_state",
     "delete_rows",
     "encode",
     "explain",
-    "is_lock_timeout",
     "last_seq_before",
-    "locked_state",
     "oldest_seq",
     "project",
     "raise_fence",

@@ -39,7 +39,7 @@ def locked_state() -> LogState:
         # Of two processes that both find a new log, one inserts the row and both lock it.
         LogState.objects.bulk_create([_new_state()], ignore_conflicts=True)
         state = states.get()
-    check_state(state)
+    check_state(state, archived_seq())
     return state
 
 
@@ -48,8 +48,18 @@ def current_state() -> LogState:
 
     Raises RolledBackError as `locked_state` does.
     """
-    state = LogState.objects.first() or _new_state()
-    check_state(state)
+    # The ledger first: the head only rises, so what was archived by then is not beyond it.
+    archived = archived_seq()
+    state = LogState.objects.first()
+    if state is None:
+        try:
+            state = _new_state()
+        except RolledBackError:
+            # The very first append may have come in between.
+            state = LogState.objects.first()
+            if state is None:
+                raise
+    check_state(state, archived)
     return state
 
 
@@ -64,14 +74,18 @@ def _new_state() -> LogState:
     return LogState(id=1, origin=conf.origin(), head_link=link, floor_link=link)
 
 
-def check_state(state: LogState) -> None:
+def archived_seq() -> int:
+    """Return the newest seq that the ledger knows, planned or in cold."""
+    return ArchiveBatch.objects.aggregate(seq=Max("end_seq"))["seq"] or 0
+
+
+def check_state(state: LogState, archived: int) -> None:
     """Raise RolledBackError where the state is of another log or is behind the ledger."""
     if state.origin != conf.origin():
         raise RolledBackError(
             f"This log's origin is '{state.origin}', but AUDIT_ORIGIN is '{conf.origin()}': "
             "set AUDIT_ORIGIN back, or point at this deployment's own database."
         )
-    archived = ArchiveBatch.objects.aggregate(seq=Max("end_seq"))["seq"] or 0
     if state.head_seq < archived:
         raise RolledBackError(
             f"The hot database ends at seq {state.head_seq:,}, but the ledger knows seq "
@@ -137,6 +151,7 @@ def raise_fence(token: int) -> None:
     """Make a lease's token the newest that hot has seen; raises FenceError if it is not."""
     with write_transaction():
         state = locked_state()
+        check_head(state)
         won = LogState.objects.filter(id=state.id, fence__lt=token).update(fence=token)
         if won != 1:
             raise FenceError(f"Lease {token} is not newer than {state.fence}: run again.")

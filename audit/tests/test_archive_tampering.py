@@ -116,9 +116,38 @@ def rewrite_links(db: sqlite3.Connection) -> None:
     db.execute("UPDATE audit_logstate SET head_link = ?", [link.hex()])
 
 
+def with_changes(**changes: object) -> bytes:
+    """Return a whole record of seq 3000 with members changed; None leaves one out."""
+    party = {"id": "", "ip": "", "name": ""}
+    members: dict[str, object] = {
+        "action": "x",
+        "actor": party,
+        "data": {},
+        "external_id": "",
+        "id": "0" * 36,
+        "occurred_at": "2026-01-01T00:00:00.000Z",
+        "outcome": "success",
+        "recorded_at": "%s",
+        "seq": AT,
+        "source": "platform",
+        "target": {"id": "", "name": "", "type": ""},
+        "tenant": "",
+        "v": 1,
+        **changes,
+    }
+    kept = {name: value for name, value in members.items() if value is not None}
+    return json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()
+
+
 @pytest.mark.parametrize(
     "record",
     [
+        with_changes(seq=3000.0),
+        with_changes(data={"n": 2**63}),
+        with_changes(actor=None),
+        with_changes(more=1),
+        with_changes(target={"id": ""}),
+        with_changes(v=2),
         b"no record",
         b'{"recorded_at":"2026-01-01T00:00:00.000Z","seq":17}',
         b'{"recorded_at":"1999-01-01T00:00:00.000Z","seq":3000}',

@@ -57,7 +57,7 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("E002", "AUDIT_SIGNING_KEY", "c2hvcnQ=", "AUDIT_SIGNING_KEY has 5 bytes, at least 32"),
     ("E002", "AUDIT_SIGNING_KEY", "A" * 44, "AUDIT_SIGNING_KEY is weak: it hardly varies"),
     ("E003", "AUDIT_ORIGIN", "", "AUDIT_ORIGIN is missing"),
-    ("E003", "AUDIT_ORIGIN", "x" * 201, "AUDIT_ORIGIN is missing or longer than 200"),
+    ("E003", "AUDIT_ORIGIN", "x" * 201, "AUDIT_ORIGIN is missing, longer than 200"),
     ("E003", "AUDIT_ORIGIN", "a\nb", "AUDIT_ORIGIN"),
     ("E003", "AUDIT_ORIGIN", "a\udcff", "AUDIT_ORIGIN"),
     ("E004", "AUDIT_COLD_ENDPOINT", "", "not configured: AUDIT_COLD_ENDPOINT missing"),
@@ -144,7 +144,7 @@ def test_djongo_is_refused_and_leads_to_mongodb(monkeypatch: pytest.MonkeyPatch)
         assert message.id == "audit.E013"
         assert message.msg.startswith("HOT_DATABASE_URL names djongo, which cannot hold the log")
         assert message.hint is not None
-        assert "Use a mongodb:// URL in HOT_DATABASE_URL" in message.hint
+        assert "goes by a mongodb:// URL in HOT_DATABASE_URL" in message.hint
 
 
 @pytest.mark.parametrize("scheme", ["mongodb", "mysql", "postgres", ""])

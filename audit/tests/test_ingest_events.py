@@ -537,7 +537,7 @@ def test_the_same_id_with_other_content_is_kept_and_flagged(tmp_path: Path) -> N
     ingest(tmp_path, line(external_id="x", action="first"))
     answer = ingest(tmp_path, line(external_id="x", action="other"))
     assert answer.code == 0
-    assert "1 lines: 1 appended (seq 2–2), 0 duplicates, 0 rejected" in answer.out
+    assert "1 line: 1 appended (seq 2–2), 0 duplicates, 0 rejected" in answer.out
     assert "flagged: 1 say something else than an event with the same external id" in answer.out
     assert actions() == ["first", "other"]
 

@@ -59,7 +59,10 @@ class Command(BaseCommand):
         )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         parser.add_argument(
-            "--max-batches", type=positive, metavar="N", help="archive at most N batches"
+            "--max-batches",
+            type=positive,
+            metavar="N",
+            help="stop after N batches; what earlier runs left is finished first",
         )
 
     def handle(
@@ -149,6 +152,8 @@ def as_lines(result: Result) -> list[str]:
         f"{name}{run}: {result.events:,} events in {len(result.batches):,} "
         f"{'batch' if len(result.batches) == 1 else 'batches'}"
     )
+    if not result.boundary_known:
+        return [*lines, "tier boundary: not known"]
     oldest = f"{result.oldest_hot_seq:,}" if result.oldest_hot_seq else "none"
     highest = f"{result.highest_archived_seq:,}" if result.highest_archived_seq else "none"
     lines.append(f"tier boundary: highest archived seq {highest}, oldest hot seq {oldest}")

@@ -129,9 +129,10 @@ class Command(BaseCommand):
 
     def report(self, tally: Tally, reject_file: RejectFile) -> None:
         """Print what became of the lines."""
+        noun = "line" if tally.lines == 1 else "lines"
         seqs = f" (seq {tally.first_seq:,}–{tally.last_seq:,})" if tally.appended else ""
         self.stdout.write(
-            f"{tally.lines:,} lines: {tally.appended:,} appended{seqs}, {tally.duplicates:,} "
+            f"{tally.lines:,} {noun}: {tally.appended:,} appended{seqs}, {tally.duplicates:,} "
             f"duplicates, {tally.rejected:,} rejected"
         )
         if tally.conflicts:

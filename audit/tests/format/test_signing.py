@@ -75,7 +75,7 @@ def test_a_key_is_named_by_its_own_digest() -> None:
 
 @pytest.mark.parametrize("text", ["%%%", "AAA", f"{TEXT}!", TEXT.replace("/", "_") + "ü"])
 def test_what_is_not_base64_is_no_key(text: str) -> None:
-    with pytest.raises(KeyringError, match="AUDIT_SIGNING_KEY is not base64: make one anew"):
+    with pytest.raises(KeyringError, match="AUDIT_SIGNING_KEY is not base64"):
         HmacKey.from_base64(text)
 
 
@@ -181,7 +181,7 @@ def test_of_two_known_signers_both_must_be_good() -> None:
 
 
 def test_where_no_key_is_known_it_is_unverifiable_and_neither_good_nor_tampered() -> None:
-    with pytest.raises(UnverifiableError, match="of which no key is known: add the key"):
+    with pytest.raises(UnverifiableError, match="of which no key is known"):
         verify(keyring("c"), *signed("a", "b"))
     with pytest.raises(UnverifiableError):
         verify(Keyring([]), *signed("a"))
