@@ -78,8 +78,8 @@ def check_whole() -> None:
     if found["last"] is not None and (found["first"], found["events"]) != (1, found["last"]):
         raise GapError(
             f"The ledger's batches hold {found['events']:,} events from seq {found['first']:,} to "
-            f"{found['last']:,}: a row was removed or changed. Restore the ledger from a backup, "
-            "or remove all rows from the first hole on, and a run adopts them from the bucket."
+            f"{found['last']:,}: a row was removed or changed. Nothing was deleted. Restore the "
+            "ledger from a backup."
         )
 
 

@@ -128,7 +128,8 @@ def _file_identity(connection: BaseDatabaseWrapper) -> tuple[int, int] | None:
 @receiver(connection_created)
 def _remember_file(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     if connection.vendor == "sqlite":
-        connection.audit_file = _file_identity(connection)  # type: ignore[attr-defined]
+        # Kept on the connection, so that it is forgotten with it.
+        setattr(connection, "audit_file", _file_identity(connection))  # noqa: B010  # not typed
 
 
 def check_file() -> None:

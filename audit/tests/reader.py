@@ -63,7 +63,7 @@ def parse(data: bytes, number: Callable[[str], float]) -> Any:
     """Read canonical JSON: a record with `double`s, a manifest with `integer`s alone."""
     hooks = {"parse_int": integer, "parse_float": number, "parse_constant": double}
     try:
-        value = json.loads(data.decode(), object_pairs_hook=ordered, **hooks)  # type: ignore[arg-type]
+        value = json.loads(data.decode(), object_pairs_hook=ordered, **hooks)  # type: ignore[arg-type]  # mixed
     except (ValueError, RecursionError) as error:
         raise WrongError("no JSON") from error
     need(PLAIN.fullmatch(data.decode()) is not None, "white space, or a longer escape than needed")

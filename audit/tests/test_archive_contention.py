@@ -189,7 +189,7 @@ def test_an_overtaken_run_raises_no_floor_even_if_the_ledger_was_restored(site: 
         connection.execute("DELETE FROM audit_archivebatch WHERE start_seq > 1")
         for table, row in (("audit_lease", lease), ("audit_archivebatch", batch)):
             marks = ", ".join("?" * len(row))
-            connection.execute(f"REPLACE INTO {table} VALUES ({marks})", row)  # noqa: S608
+            connection.execute(f"REPLACE INTO {table} VALUES ({marks})", row)  # noqa: S608  # our own names
     assert wake(stalled)[-1].startswith("outcome failed: A newer run (lease 2) has begun")
     assert site.hot_seqs() == hot
 

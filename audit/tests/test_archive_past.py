@@ -68,7 +68,7 @@ def test_a_hot_copy_restored_from_before_its_purge_is_purged_again(site: Site) -
     site.archive()
     with site.sql() as connection:
         marks = ", ".join("?" * len(rows[0]))
-        connection.executemany(f"INSERT INTO audit_auditevent VALUES ({marks})", rows)  # noqa: S608
+        connection.executemany(f"INSERT INTO audit_auditevent VALUES ({marks})", rows)  # noqa: S608  # our own names
         connection.execute("UPDATE audit_logstate SET floor_seq = 0")
     assert site.archive()["outcome"] == "nothing_due"
     assert min(site.hot_seqs()) == site.floor() + 1 > BATCH_EVENTS
@@ -251,7 +251,7 @@ def restore_rows(site: Site, last: int) -> None:
     site.archive()
     with site.sql() as connection:
         marks = ", ".join("?" * len(rows[0]))
-        connection.executemany(f"INSERT INTO audit_auditevent VALUES ({marks})", rows)  # noqa: S608
+        connection.executemany(f"INSERT INTO audit_auditevent VALUES ({marks})", rows)  # noqa: S608  # our own names
         connection.execute("UPDATE audit_logstate SET floor_seq = 0")
 
 
@@ -348,17 +348,36 @@ def test_a_manifest_that_is_signed_and_does_not_continue_the_log_is_not_adopted(
         inner["key"] = f"elsewhere/{first_key.rpartition('/')[2]}"
     if name == "earlier times":
         inner["frames"][0]["first_recorded_at"] = changes["first_recorded_at"]
-    secret = base64.b64decode(site.env["AUDIT_SIGNING_KEY"])
-    message = b"dezky-audit/manifest/v1\n" + canonical(inner)
-    signature = hmac.digest(secret, message, "sha256")
-    document["signatures"][0]["signature"] = base64.b64encode(signature).decode()
-    data = canonical(document)
     site.bucket.Object(key).delete()
-    overwrite(site, f"{key[:-30]}{sha256(data).hexdigest()[:16]}.manifest.json", data)
+    put_signed(site, key, document)
     answer = site.archive()  # hot has no such rows any more: nothing can be made of it
     assert answer["outcome"] == "failed"
     assert any(note.startswith("Not adopted: ") and words in note for note in answer["notes"])
     assert site.batches() == [(1, BATCH_EVENTS, "purged")]
+
+
+def test_two_signed_histories_of_one_range_stop_the_run(site: Site) -> None:
+    site.archive()
+    lose_ledger(site, BATCH_EVENTS)
+    key = manifest_key(site, BATCH_EVENTS + 1)
+    document = json.loads(site.objects()[key])
+    inner = document["manifest"]
+    inner["end_link"] = inner["frames"][-1]["end_link"] = "ab" * 32
+    put_signed(site, key, document)
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert "are both signed and lead to different links" in answer["error"]
+    assert site.batches() == [(1, BATCH_EVENTS, "purged")]
+
+
+def put_signed(site: Site, key: str, document: dict[str, Any]) -> None:
+    """Sign a manifest anew, as whoever holds the key can, and put it beside the one at `key`."""
+    secret = base64.b64decode(site.env["AUDIT_SIGNING_KEY"])
+    message = b"dezky-audit/manifest/v1\n" + canonical(document["manifest"])
+    signature = hmac.digest(secret, message, "sha256")
+    document["signatures"][0]["signature"] = base64.b64encode(signature).decode()
+    data = canonical(document)
+    overwrite(site, f"{key[:-30]}{sha256(data).hexdigest()[:16]}.manifest.json", data)
 
 
 def canonical(value: Any) -> bytes:
@@ -386,7 +405,7 @@ def test_a_stored_row_that_is_not_its_manifests_purges_nothing(
     site: Site, column: str, value: str
 ) -> None:
     stop_at(site, "recorded")
-    edit(site, f"UPDATE audit_archivebatch SET {column} = {value}")  # noqa: S608
+    edit(site, f"UPDATE audit_archivebatch SET {column} = {value}")  # noqa: S608  # our own names
     hot = site.hot_seqs()
     answer = site.archive()
     assert answer["outcome"] == "failed"
@@ -522,7 +541,7 @@ def test_a_later_batch_that_is_in_the_bucket_is_adopted_when_its_turn_comes(site
     planned = site.rows("SELECT planned_at FROM audit_archivebatch ORDER BY start_seq")[0][0]
     site.start_full()
     stop_at(site, "range fixed")
-    edit(site, f"UPDATE audit_archivebatch SET planned_at = '{planned}'")  # noqa: S608
+    edit(site, f"UPDATE audit_archivebatch SET planned_at = '{planned}'")  # noqa: S608  # our own names
     answer = site.archive()
     assert answer["batches"] == first["batches"]
     assert any("Adopted from the bucket" in note for note in answer["notes"])

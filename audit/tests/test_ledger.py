@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from audit import guard, ledger
-from audit.format.errors import TamperedError
+from audit.format.errors import GapError, TamperedError
 from audit.models import ArchiveBatch, ArchiveRun, Lease
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -46,6 +46,42 @@ def test_nothing_is_written_without_the_lease() -> None:
         with pytest.raises(guard.LeaseLostError, match="Lease 1 has expired or was taken over"):
             ledger.plan(grip, run, ledger.position(), 10, 1000)
     assert not ArchiveBatch.objects.exists()
+
+
+def test_a_gap_that_another_run_has_made_meanwhile_is_looked_at_again() -> None:
+    looks = []
+
+    def look() -> str:
+        looks.append(1)
+        if len(looks) == 1:  # another run stores a batch, and what was looked for is purged
+            ArchiveBatch.objects.create(
+                start_seq=1,
+                end_seq=3,
+                event_count=3,
+                state="stored",
+                start_link="s",
+                end_link="e",
+                root="r",
+                jsonl_key="k",
+                jsonl_sha256="d",
+                manifest_key="m",
+                manifest_sha256="d",
+                planned_at=datetime.now(UTC),
+                archived_at=datetime.now(UTC),
+            )
+            raise GapError("Seq 2 is missing")
+        return "found"
+
+    assert ledger.undisturbed(look) == "found"
+    assert len(looks) == 2
+
+
+def test_a_gap_that_nobody_has_made_meanwhile_is_one() -> None:
+    def look() -> None:
+        raise GapError("Seq 2 is missing")
+
+    with pytest.raises(GapError, match="Seq 2 is missing"):
+        ledger.undisturbed(look)
 
 
 def test_a_position_is_not_believed_where_its_frontier_does_not_make_its_root() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from dezky.env import Reader
+from dezky.env import BASE_DIR, Reader
 
 NAME = "DEZKY_TEST_VALUE"
 
@@ -154,3 +154,26 @@ def test_a_database_url_may_come_from_a_file(env: pytest.MonkeyPatch, tmp_path: 
     path.write_text("sqlite:////srv/x.sqlite3\n")
     env.setenv(f"{NAME}_FILE", str(path))
     assert Reader().database(NAME)["NAME"] == "/srv/x.sqlite3"
+
+
+def test_a_relative_sqlite_path_is_the_same_file_from_everywhere(
+    env: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    env.chdir(tmp_path)
+    assert database(env, "sqlite:///var/log.sqlite3")["NAME"] == str(BASE_DIR / "var/log.sqlite3")
+    assert database(env, "sqlite:////srv/log.sqlite3")["NAME"] == "/srv/log.sqlite3"
+
+
+@pytest.mark.parametrize(
+    ("text", "on"), [("true", True), ("1", True), (" Yes ", True), ("false", False), ("", False)]
+)
+def test_a_switch_is_on_or_off(env: pytest.MonkeyPatch, text: str, on: object) -> None:
+    env.setenv("A_SWITCH", text)
+    assert Reader().switch("A_SWITCH") is on
+
+
+@pytest.mark.parametrize("text", ["AES256", "ture", "2"])
+def test_a_switch_that_is_neither_is_refused(env: pytest.MonkeyPatch, text: str) -> None:
+    env.setenv("A_SWITCH", text)
+    with pytest.raises(ImproperlyConfigured, match=r"A_SWITCH is .*: use 'true' or 'false'"):
+        Reader().switch("A_SWITCH")

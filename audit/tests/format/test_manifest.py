@@ -433,3 +433,10 @@ def test_a_batch_ends_where_its_last_record_says(members: dict[str, Any]) -> Non
 
 def test_the_digest_is_that_of_the_whole_object() -> None:
     assert BATCH.manifest.sha256 == sha256(BATCH.data).hexdigest()
+
+
+@pytest.mark.parametrize("data", [DATA + b"\n", b" " + DATA, DATA.replace(b'":', b'": ', 1)])
+def test_another_spelling_of_the_same_file_is_refused(data: bytes) -> None:
+    """What is signed is the inner object; the file around it has one form only."""
+    assert json.loads(data) == json.loads(DATA)
+    assert isinstance(error_of(data), TamperedError)

@@ -254,7 +254,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 moments = st.datetimes(
     datetime(1, 1, 3),  # noqa: DTZ001  # hypothesis adds the zone
-    datetime(9999, 12, 29),  # noqa: DTZ001
+    datetime(9999, 12, 29),  # noqa: DTZ001  # that is what is tested
     timezones=st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes))),
 )
 
