@@ -128,7 +128,11 @@ class Lease(models.Model):
 
 
 class ArchiveRun(models.Model):
-    """One execution of the archive; its counters move while it runs."""
+    """One execution of the archive; its counters move while it runs.
+
+    `request_seq` and `outcome_seq` are the seqs of the two events that it has in the log; none
+    means that the next run writes them.
+    """
 
     class Trigger(models.TextChoices):
         """By which door the run was asked for."""
@@ -149,8 +153,14 @@ class ArchiveRun(models.Model):
         FAILED = "failed"
 
     trigger = models.CharField(max_length=10, choices=Trigger.choices)
+    request = models.CharField(max_length=36, blank=True, default="")
     requested_by = models.CharField(max_length=200, blank=True)
+    requested_from = models.CharField(max_length=200, blank=True, default="")
     override = models.BooleanField(default=False)
+    max_batches = models.BigIntegerField(null=True, blank=True)
+    through_seq = models.BigIntegerField(null=True, blank=True)
+    request_seq = models.BigIntegerField(null=True, blank=True)
+    outcome_seq = models.BigIntegerField(null=True, blank=True)
     token = models.BigIntegerField(unique=True)
     holder = models.CharField(max_length=200)
     started_at = models.DateTimeField()
@@ -174,6 +184,7 @@ class ArchiveRun(models.Model):
 
         verbose_name = "archive run"
         ordering: ClassVar = ["-id"]
+        permissions: ClassVar = [("run_archive", "Can run the archive now")]
 
     def __str__(self) -> str:
         """Return the run's number and how it ended."""

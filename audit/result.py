@@ -47,6 +47,7 @@ class Result:
     batches: list[dict[str, Any]] = field(default_factory=list)
     events: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    elapsed: float = 0.0
     oldest_hot_seq: int | None = None
     highest_archived_seq: int = 0
     error: str | None = None
@@ -62,6 +63,7 @@ class Result:
             "batches": self.batches,
             "events": self.events,
             "seconds": {phase: round(value, 3) for phase, value in self.seconds.items()},
+            "elapsed": round(self.elapsed, 3),
             "oldest_hot_seq": self.oldest_hot_seq,
             "highest_archived_seq": self.highest_archived_seq,
             "error": self.error,

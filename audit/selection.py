@@ -6,34 +6,25 @@ good: the first seq that does not fit stops the run.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import md5, sha256
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import orjson
 from isal import igzip
 
 from . import conf, log
+from .canonical import places_and_times
 from .format import merkle
-from .format.chain import leaf_hash, next_link
-from .format.errors import GapError, RecordError, TamperedError
+from .format.chain import LEAF_PREFIX, LINK_PREFIX
+from .format.errors import AuditError, GapError, RecordError, TamperedError
 from .format.frames import Frame, Row, split, text_of
 from .format.manifest import Manifest
 from .format.merkle import Frontier
 from .format.names import Kind, ObjectName
-from .format.record import (
-    MAX_BYTES,
-    MAX_DEPTH,
-    check_members,
-    format_time,
-    is_time,
-    read,
-)
+from .format.record import format_time, is_time
 from .ledger import Position
-from .log import encode as encode_record
 from .models import ArchiveBatch
 from .storage import Digests
 
@@ -74,13 +65,37 @@ def last_due(after: int, head: int, cutoff: datetime) -> int:
     return last
 
 
+class BeyondHeadError(AuditError):
+    """A seq was asked for that the log has not reached."""
+
+
+def last_wanted(after: int, due: int, head: int, through: int | None) -> int:
+    """Return the newest seq to archive: what is due, or what was asked for whatever its age.
+
+    Raises BeyondHeadError where the log ends before what was asked for.
+    """
+    if through is None:
+        return due
+    if through > head:
+        raise BeyondHeadError(
+            f"Seq {through:,} was asked for, but the log ends at seq {head:,}: nothing was done. "
+            "Give a seq that is there."
+        )
+    return max(after, through)
+
+
 def next_range(after: int, last: int) -> Range | None:
     """Cut the next batch off the due events after + 1 … last; None where nothing is due.
 
     Raises GapError at the first seq that is not there.
     """
-    seq, size = after, 0
     max_events, max_bytes = conf.batch_max_events(), conf.batch_max_bytes()
+    end = min(last, after + max_events)
+    if end > after:
+        count, size = log.measure(after + 1, end)
+        if count == end - after and size + count <= max_bytes:
+            return Range(after + 1, end, size + count)
+    seq, size = after, 0
     for found, length in log.read_sizes(after + 1, last):
         _require(found, seq + 1)
         if seq - after == max_events or (size and size + length + 1 > max_bytes):
@@ -114,9 +129,6 @@ class Encoded:
     last_recorded_at: str
 
 
-LONG_NUMBER = re.compile(rb"[0-9]{16}")
-
-
 def compress(text: bytes) -> bytes:
     """Return one gzip member without a time in it."""
     return bytes(igzip.compress(text, GZIP_LEVEL, mtime=0))
@@ -136,9 +148,9 @@ def encode(at: Position, end_seq: int, file: BinaryIO, progress: Callable[[int],
     for rows in split(log.read_range(at.seq + 1, end_seq)):
         first = seq + 1
         leaves, link = _check(rows, first, link)
-        recorded_at = _check_records(rows, recorded_at)
+        first_recorded_at, recorded_at = _check_records(rows, recorded_at)
         seq = rows[-1][0]
-        text = text_of(row[1] for row in rows)
+        text = text_of([row[1] for row in rows])
         data = compress(text)
         file.write(data)
         sha.update(data)
@@ -153,7 +165,7 @@ def encode(at: Position, end_seq: int, file: BinaryIO, progress: Callable[[int],
                 count=len(rows),
                 end_link=link,
                 subtrees=tuple(subtrees),
-                first_recorded_at=_members(rows[0])["recorded_at"],
+                first_recorded_at=first_recorded_at,
             )
         )
         offset += len(data)
@@ -176,9 +188,10 @@ def _check(rows: Iterable[Row], seq: int, link: bytes) -> tuple[list[bytes], byt
     """Recompute the links of rows from the link before them; return leaves and the last link."""
     leaves = []
     for found, record, stored_link in rows:
-        _require(found, seq)
-        leaf = leaf_hash(record)
-        link = next_link(link, leaf)
+        if found != seq:
+            _require(found, seq)
+        leaf = sha256(LEAF_PREFIX + record).digest()  # leaf_hash and next_link, without the calls
+        link = sha256(LINK_PREFIX + link + leaf).digest()
         if link != stored_link:
             raise TamperedError(
                 f"Seq {seq:,} in the hot database was changed: its record does not lead from "
@@ -190,52 +203,31 @@ def _check(rows: Iterable[Row], seq: int, link: bytes) -> tuple[list[bytes], byt
     return leaves, link
 
 
-def _check_records(rows: Iterable[Row], recorded_at: str) -> str:
-    """Hold each row's bytes against what a reader of the object needs; return the last time.
+def _check_records(rows: list[Row], recorded_at: str) -> tuple[str, str]:
+    """Hold each row's bytes against what a reader of the object needs.
 
     Whoever can write to hot can recompute links. What could then not be read back, or lies
-    about its place or its time, must not leave hot either.
+    about its place or its time, must not leave hot either. `recorded_at` is the time of the
+    record before them; returns the first and the last time of these.
     """
-    for row in rows:
-        try:
-            members = _members(row)
-            time = members.get("recorded_at")
-            check_members(members)
-            if members["seq"] != row[0]:
+    first, seq = "", rows[0][0]
+    try:
+        for said, time in places_and_times([row[1] for row in rows]):
+            if said != seq:
                 raise RecordError("it has another seq in it")
             if time != recorded_at:
                 if not is_time(time) or time < recorded_at:
                     raise RecordError("its time is none, or goes back")
                 recorded_at = time
-        except RecordError as error:
-            raise TamperedError(
-                f"Seq {row[0]:,} in the hot database was changed: its bytes are no record of that "
-                f"place and time ({error}). The archive stops before it and deletes nothing. Keep "
-                "the database as it is, and compare with a backup."
-            ) from None
-    return recorded_at
-
-
-def _members(row: Row) -> dict[str, Any]:
-    """Return the members of a record; raises RecordError where it breaks a rule.
-
-    What orjson would write again in the same bytes is canonical; then its brackets bound its
-    depth, and with no long run of digits no integer is too large. All else, which may be right
-    but is rare, is held against the rules one by one.
-    """
-    record = row[1]
-    if (
-        len(record) <= MAX_BYTES
-        and record.count(b"{") + record.count(b"[") <= MAX_DEPTH
-        and not LONG_NUMBER.search(record)
-    ):
-        try:
-            members = orjson.loads(record)
-            if isinstance(members, dict) and encode_record(members) == record:
-                return members
-        except ValueError:
-            pass
-    return read(record)
+            first = first or recorded_at
+            seq += 1
+    except RecordError as error:
+        raise TamperedError(
+            f"Seq {seq:,} in the hot database was changed: its bytes are no record of that place "
+            f"and time ({error}). The archive stops before it and deletes nothing. Keep the "
+            "database as it is, and compare with a backup."
+        ) from None
+    return first, recorded_at
 
 
 def manifest_of(row: ArchiveBatch, at: Position, encoded: Encoded) -> Manifest:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 
@@ -28,13 +31,19 @@ class Step(StrEnum):
 
 
 class Watcher:
-    """What an entrance sees of a run while it goes on, and how it stops one. Does nothing."""
+    """What an entrance sees of a run while it goes on, and how it stops one. Does nothing.
 
-    def begins(self, phase: str, events: int) -> None:
-        """Hear that a phase begins, and over how many events (0: not known)."""
+    `advances`, `done` and `stopping` are called by the run's lanes, too: by several threads.
+    """
+
+    def expects(self, events: int) -> None:
+        """Hear how many events are to be archived."""
+
+    def begins(self, phase: str) -> None:
+        """Hear that a phase begins."""
 
     def advances(self, events: int) -> None:
-        """Hear that the phase got on by this many events."""
+        """Hear that this many events more were encoded."""
 
     def done(self, step: Step) -> None:
         """Hear that a step has been done."""
@@ -45,17 +54,37 @@ class Watcher:
 
 
 class Clock:
-    """Counts the seconds of each phase; of nested ones, only the innermost runs."""
+    """Counts the seconds that are spent in each phase, by all threads together.
+
+    Of nested phases, only the innermost runs. Where phases overlap, their sum is more than the
+    time that passed.
+    """
 
     def __init__(self) -> None:
         """Begin outside of any phase."""
         self.seconds: dict[str, float] = {}
-        self.phase: str | None = None
-        self._since = time.monotonic()
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._thread = threading.local()
 
-    def switch(self, phase: str | None) -> None:
-        """Go over to another phase."""
+    def elapsed(self) -> float:
+        """Return the seconds since the run began."""
+        return time.monotonic() - self._began
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Be in a phase, then again in the one around it."""
+        outer = self._switch(name)
+        try:
+            yield
+        finally:
+            self._switch(outer)
+
+    def _switch(self, name: str | None) -> str | None:
         now = time.monotonic()
-        if self.phase is not None:
-            self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + now - self._since
-        self.phase, self._since = phase, now
+        before, since = getattr(self._thread, "now", (None, now))
+        if before is not None:
+            with self._lock:
+                self.seconds[before] = self.seconds.get(before, 0.0) + now - since
+        self._thread.now = name, now
+        return str(before) if before is not None else None

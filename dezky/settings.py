@@ -5,6 +5,7 @@ A variable of the real environment wins over `.env`. Each secret may come from t
 """
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 from dezky.env import BASE_DIR, Reader
@@ -32,8 +33,11 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.humanize",
     "csp",
+    "rest_framework",
+    "knox",
     "tenants",
     "audit",
+    "audit.api",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -100,6 +104,29 @@ CONTENT_SECURITY_POLICY = {
         "frame-ancestors": ["'none'"],
     },
 }
+
+# The HTTP interface: JSON alone, closed unless a view opens itself ------------------------------
+
+REST_FRAMEWORK = {
+    # The first one names itself in a 401's WWW-Authenticate.
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "audit.api.access.BearerAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["audit.api.access.MayRunArchive"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["audit.api.parsers.SmallJsonParser"],
+    "EXCEPTION_HANDLER": "audit.api.errors.answer",
+    "URL_FORMAT_OVERRIDE": None,
+}
+REST_KNOX = {
+    "AUTH_HEADER_PREFIX": "Bearer",
+    "TOKEN_PREFIX": "dezky_",  # so that whoever searches a disk for secrets finds it
+    "TOKEN_TTL": timedelta(days=90),
+}
+KNOX_TOKEN_MODEL = "audit_api.Token"  # noqa: S105  # the name of a table
+# knox's own table would stay empty beside ours.
+MIGRATION_MODULES = {"knox": None}
 
 # Databases: `hot` is a second alias only where it is another database ------------------------
 

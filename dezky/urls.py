@@ -1,7 +1,7 @@
-"""The console is the whole web surface for now; the root leads to it."""
+"""The console, to which the root leads, and the archive over HTTP."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import RedirectView
 
 admin.site.site_header = "Dezky audit"
@@ -11,4 +11,5 @@ admin.site.index_title = "Console"
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
+    path("audit/", include("audit.api.urls")),
 ]

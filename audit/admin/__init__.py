@@ -1,5 +1,5 @@
 """The console: evidence to look at, never to change."""
 
-from . import archive, events
+from . import archive, events, tokens
 
-__all__ = ["archive", "events"]
+__all__ = ["archive", "events", "tokens"]

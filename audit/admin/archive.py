@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.defaultfilters import filesizeformat
+from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
 from audit.models import ArchiveBatch, ArchiveRun
+from audit.wording import count, result_line_of
 
 from .readonly import ReadOnlyAdmin, lines, moment
+from .run_now import PLAN, archive_now, may_run
 
 ERROR_CHARACTERS = 70
 
@@ -22,6 +28,8 @@ class ArchiveBatchAdmin(ReadOnlyAdmin):
     list_filter = ("state", "archived_at")
     search_fields = ("=start_seq", "=end_seq", "jsonl_key", "manifest_key", "manifest_sha256")
     search_help_text = "A first or last seq, or a part of a key or of a manifest's SHA-256."
+    change_list_template = "admin/audit/archive_list.html"
+    actions = ("archive_now",)
     list_select_related = ("run",)
     fieldsets = (
         (None, {"fields": ("seqs", "state", "events", "run")}),
@@ -42,6 +50,20 @@ class ArchiveBatchAdmin(ReadOnlyAdmin):
         ),
         ("In the chain", {"fields": ("start_link", "end_link", "root")}),
     )
+
+    def has_run_archive_permission(self, request: HttpRequest) -> bool:
+        """Say who is offered the action."""
+        return may_run(request)
+
+    @admin.action(description="Run archive now", permissions=["run_archive"])
+    def archive_now(self, request: HttpRequest, queryset: QuerySet[ArchiveBatch]) -> HttpResponse:
+        """Lead to the plan; nothing is run here."""
+        self.message_user(
+            request,
+            "A run takes all that is due, whatever was selected. This is the plan:",
+            messages.WARNING,
+        )
+        return redirect(PLAN)
 
     @admin.display(description="seqs", ordering="start_seq")
     def seqs(self, batch: ArchiveBatch) -> str:
@@ -102,13 +124,62 @@ class ArchiveRunAdmin(ReadOnlyAdmin):
     list_filter = ("outcome", "trigger", "started_at")
     search_fields = ("requested_by", "error", "notes")
     search_help_text = "A part of a name, of an error or of a note."
+    change_list_template = "admin/audit/archive_list.html"
     fieldsets = (
-        (None, {"fields": ("number", "outcome", "error_text", "note_lines", "kept")}),
-        ("Asked for", {"fields": ("trigger", "requested_by", "override")}),
-        ("When", {"fields": ("started", "finished", "took", "phase", "phases")}),
+        (None, {"fields": ("result", "error_text", "note_lines", "kept")}),
+        (
+            "Asked for",
+            {
+                "fields": (
+                    "trigger",
+                    "requested_by",
+                    "came_from",
+                    "override",
+                    "limits",
+                    "asked_seq",
+                    "ended_seq",
+                )
+            },
+        ),
+        ("When", {"fields": ("started", "finished", "took", "cutoff_at", "phase", "phases")}),
         ("Moved", {"fields": ("moved", "batches", "uncompressed", "compressed")}),
-        ("Lease", {"fields": ("token", "holder", "cutoff")}),
+        ("Lease", {"fields": ("token", "holder")}),
     )
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the plan, which is no page of a run: there is none yet."""
+        view = self.admin_site.admin_view(archive_now)
+        return [path("archive-now/", view, name="audit_archive_now"), *super().get_urls()]
+
+    @admin.display(description="result")
+    def result(self, run: ArchiveRun) -> str:
+        """Return the line with which the command ends."""
+        return result_line_of(run)
+
+    @admin.display(description="requested from")
+    def came_from(self, run: ArchiveRun) -> str:
+        """Return the machine or the address that it was asked for from."""
+        return run.requested_from or "–"
+
+    @admin.display(description="limits")
+    def limits(self, run: ArchiveRun) -> str:
+        """Return how far it was to go, where that was said."""
+        said = []
+        if run.max_batches is not None:
+            said.append(f"at most {count(run.max_batches, 'batch', 'batches')}")
+        if run.through_seq is not None:
+            said.append(f"through seq {run.through_seq:,}, whatever its age")
+        return ", ".join(said) or "none: all that is due"
+
+    @admin.display(description="request's event")
+    def asked_seq(self, run: ArchiveRun) -> str:
+        """Return the seq of the event that it was asked for."""
+        return _seq(run.request_seq)
+
+    @admin.display(description="outcome's event")
+    def ended_seq(self, run: ArchiveRun) -> str:
+        """Return the seq of the event of how it ended."""
+        return _seq(run.outcome_seq)
 
     @admin.display(description="run", ordering="id")
     def number(self, run: ArchiveRun) -> str:
@@ -124,6 +195,11 @@ class ArchiveRunAdmin(ReadOnlyAdmin):
     def finished(self, run: ArchiveRun) -> str:
         """Return when it ended."""
         return moment(run.finished_at)
+
+    @admin.display(description="cutoff (UTC)")
+    def cutoff_at(self, run: ArchiveRun) -> str:
+        """Return the time before which an event had to be recorded to be due."""
+        return moment(run.cutoff)
 
     @admin.display(description="took")
     def took(self, run: ArchiveRun) -> str:
@@ -164,3 +240,7 @@ class ArchiveRunAdmin(ReadOnlyAdmin):
     def note_lines(self, run: ArchiveRun) -> SafeString:
         """Return the notes, a line each."""
         return lines(run.notes.splitlines())
+
+
+def _seq(seq: int | None) -> str:
+    return f"seq {seq:,}" if seq is not None else "not in the log yet"

@@ -32,7 +32,7 @@ def lines(texts: Iterable[str]) -> SafeString:
 class ReadOnlyAdmin(ModelAdmin):
     """Nobody adds, changes or deletes here, whatever permissions they hold."""
 
-    actions = None
+    actions: Any = None
 
     def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
         """Nobody."""

@@ -59,18 +59,18 @@ def split(rows: Iterable[Row]) -> Iterator[list[Row]]:
     size = 0
     for row in rows:
         length = len(row[1]) + 1
-        if frame and (size + length > FRAME_BYTES or row[0] % FRAME_EVENTS == 1):
-            yield frame
-            frame, size = [], 0
-        frame.append(row)
         size += length
+        if (row[0] % FRAME_EVENTS == 1 or size > FRAME_BYTES) and frame:
+            yield frame
+            frame, size = [], length
+        frame.append(row)
     if frame:
         yield frame
 
 
 def text_of(records: Iterable[bytes]) -> bytes:
     """Return the uncompressed bytes of a frame: each record and a newline."""
-    return b"".join([part for record in records for part in (record, b"\n")])
+    return b"\n".join([*records, b""])
 
 
 def unpack(data: bytes, frame: Frame) -> list[bytes]:

@@ -13,12 +13,13 @@ Why nothing can be lost or slipped in here:
 """
 
 from .appending import append, uuid7
-from .database import BusyError, explain, write_transaction
+from .database import BusyError, bound_page_cache, explain, write_transaction
 from .drafts import Appended, Draft, conflict_key, encode, project, short_digest
 from .rows import (
     as_bytes,
     delete_rows,
     last_seq_before,
+    measure,
     oldest_seq,
     read_range,
     read_sizes,
@@ -39,12 +40,14 @@ __all__ = [
     "RolledBackError",
     "append",
     "as_bytes",
+    "bound_page_cache",
     "conflict_key",
     "current_state",
     "delete_rows",
     "encode",
     "explain",
     "last_seq_before",
+    "measure",
     "oldest_seq",
     "project",
     "raise_fence",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.db import DatabaseError, OperationalError, transaction
+from django.db import DatabaseError, OperationalError, connections, transaction
 
 from audit.format.errors import AuditError
 from audit.routers import hot_alias
@@ -34,6 +34,14 @@ def write_transaction(alias: str | None = None, *, durable: bool = False) -> Ite
             f"{time.monotonic() - started:.0f} s: nothing was written. Find out what holds it "
             "(a stalled or stopped writer?), then try again."
         ) from None
+
+
+def bound_page_cache(kib: int) -> None:
+    """Let this thread's connection to hot keep at most so many KiB of pages (SQLite alone)."""
+    connection = connections[hot_alias()]
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA cache_size=-{kib:d}")
 
 
 def explain(error: DatabaseError) -> str:

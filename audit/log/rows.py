@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import Any
 
+from django.db.models import Count, Sum
 from django.db.models.functions import Length
 
 from audit.format.errors import GapError
@@ -16,7 +18,7 @@ from .state import current_state
 
 READ_CHUNK = 5_000  # rows at most, and about so many bytes:
 READ_CHUNK_BYTES = 8 * 1024 * 1024
-DELETE_CHUNK = 5_000
+DELETE_CHUNK = 20_000
 
 
 def read_range(first: int, last: int) -> Iterator[tuple[int, bytes, bytes]]:
@@ -28,15 +30,23 @@ def read_range(first: int, last: int) -> Iterator[tuple[int, bytes, bytes]]:
     while first <= last:
         rows = AuditEvent.objects.filter(seq__gte=first, seq__lte=last).order_by("seq")
         chunk = list(rows.values_list("seq", "record", "link")[:limit])
-        size = 0
-        for seq, record, link in chunk:
-            yield seq, as_bytes(record), as_hash(link)
-            size += len(record)
+        size = sum(len(record) for _, record, _ in chunk)
+        yield from _as_stored(chunk)
         if len(chunk) < limit:
             return
         first = chunk[-1][0] + 1
         # The next chunk has as many rows as would have fitted, were they like these.
         limit = min(READ_CHUNK, 1 + READ_CHUNK_BYTES * len(chunk) // (size + 1))
+
+
+def _as_stored(chunk: list[tuple[int, Any, Any]]) -> Iterable[tuple[int, bytes, bytes]]:
+    try:
+        if all(type(record) is bytes for _, record, _ in chunk):
+            return [(seq, record, bytes.fromhex(link)) for seq, record, link in chunk]
+    except (ValueError, TypeError):
+        pass
+    # Somebody put something else there, or the engine has other types: value by value.
+    return ((seq, as_bytes(record), as_hash(link)) for seq, record, link in chunk)
 
 
 def as_bytes(value: object) -> bytes:
@@ -63,6 +73,13 @@ def read_sizes(first: int, last: int) -> Iterator[tuple[int, int]]:
         if len(chunk) < READ_CHUNK:
             return
         first = chunk[-1][0] + 1
+
+
+def measure(first: int, last: int) -> tuple[int, int]:
+    """Return how many rows there are in first … last, and the bytes of their records."""
+    rows = AuditEvent.objects.filter(seq__gte=first, seq__lte=last)
+    found = rows.aggregate(count=Count("seq"), size=Sum(Length("record")))
+    return found["count"], found["size"] or 0
 
 
 def oldest_seq(above: int = 0) -> int | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,3 +72,9 @@ def who() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
+
+
+def here() -> str:
+    """Return from where the command was typed: the machine, and the terminal's far end by SSH."""
+    client = os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
+    return f"{socket.gethostname()}{f', by SSH from {client}' if client else ''}"[:200]

@@ -1,6 +1,6 @@
 """Runs our use cases in a process of its own, and pauses where a test wants to kill it.
 
-    python -m audit.tests.driver archive [--pause WHERE]
+    python -m audit.tests.driver archive [--pause WHERE] [--max-batches N]
     python -m audit.tests.driver append --name NAME --calls N --each K [--pause WHERE]
 
 WHERE is one of
@@ -20,6 +20,7 @@ import argparse
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -69,17 +70,18 @@ class PausingBody:
 
 def hook_database(pause: Pause) -> None:
     """Pass every statement."""
-    from django.db import connections
-
-    from audit.routers import hot_alias
+    from django.db.backends.signals import connection_created
 
     def wrapper(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         result = execute(sql, params, many, context)
         pause.passes("sql", sql, inside=True)
         return result
 
-    for alias in {"default", hot_alias()}:
-        connections[alias].execute_wrappers.append(wrapper)
+    def hook(connection: Any, **kwargs: Any) -> None:
+        if threading.current_thread().name != "lease":  # it renews whenever it likes
+            connection.execute_wrappers.append(wrapper)
+
+    connection_created.connect(hook, weak=False)
 
 
 def hook_storage(pause: Pause) -> None:
@@ -98,10 +100,11 @@ def hook_storage(pause: Pause) -> None:
     client.meta.events.register("before-send.s3", before_send)
 
 
-def archive(pause: Pause) -> None:
+def archive(pause: Pause, max_batches: int | None) -> None:
     """Run the archive; print its result."""
     from audit import archive as use_case
     from audit.models import ArchiveRun
+    from audit.request import Request
     from audit.watcher import Step, Watcher
 
     class Pausing(Watcher):
@@ -109,12 +112,10 @@ def archive(pause: Pause) -> None:
             say(f"done {step}")
             pause.passes("step", step)
 
-    result = use_case.run(
-        trigger=ArchiveRun.Trigger.COMMAND,
-        requested_by="driver",
-        override=True,
-        watcher=Pausing(),
+    request = Request(
+        ArchiveRun.Trigger.COMMAND, "driver", "here", override=True, max_batches=max_batches
     )
+    result = use_case.run(request, Pausing())
     say(f"outcome {result.outcome}: {result.error}")
 
 
@@ -153,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["archive", "append"])
     parser.add_argument("--pause")
+    parser.add_argument("--max-batches", type=int)
     parser.add_argument("--name", default="driver")
     parser.add_argument("--calls", type=int, default=1)
     parser.add_argument("--each", type=int, default=1)
@@ -163,7 +165,7 @@ def main() -> None:
     hook_database(pause)
     if arguments.what == "archive":
         hook_storage(pause)
-        archive(pause)
+        archive(pause, arguments.max_batches)
     else:
         append(pause, arguments.name, arguments.calls, arguments.each)
 

@@ -7,6 +7,7 @@ A `Site` is one deployment. Its processes are the commands that an operator type
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import re
@@ -182,8 +183,9 @@ class Site:
         )
 
     def hot_seqs(self) -> set[int]:
-        """Return every seq that has a row in hot."""
-        return {row[0] for row in self.rows("SELECT seq FROM hot.audit_auditevent")}
+        """Return every seq that has a row in hot, less the archive's own events."""
+        query = "SELECT seq FROM hot.audit_auditevent WHERE source != 'dezky'"
+        return {row[0] for row in self.rows(query)}
 
     def floor(self) -> int:
         """Return the floor."""
@@ -210,10 +212,24 @@ class Site:
         return {key: item.get()["Body"].read() for key, item in self.listing().items()}
 
     def read_log(self) -> reader.Log:
-        """Read both tiers with the independent reader; raises where anything does not hold."""
+        """Read both tiers with the independent reader; raises where anything does not hold.
+
+        The records are those that were given; the archive's own events are left away.
+        """
+        log = self.read_whole_log()
+        given = [record for record in log.records if json.loads(record)["source"] != "dezky"]
+        return dataclasses.replace(log, records=given)
+
+    def read_whole_log(self) -> reader.Log:
+        """Read both tiers with the independent reader, the archive's own events included."""
         key = base64.b64decode(self.env["AUDIT_SIGNING_KEY"])
         origin = self.env["AUDIT_ORIGIN"]
         return reader.read_all(self.objects(), self.prefix, key, origin, self.hot_database)
+
+    def own_events(self) -> list[dict[str, Any]]:
+        """Return the archive's own events, oldest first."""
+        events = [json.loads(record) for record in self.read_whole_log().records]
+        return [event for event in events if event["source"] == "dezky"]
 
 
 class Process:

@@ -164,7 +164,7 @@ def test_a_run_stalled_there_and_overtaken_changes_nothing_when_it_wakes(
 
 def test_a_run_whose_fence_is_passed_raises_no_floor(site: Site) -> None:
     """The fence guards hot, even where the lease in another database was restored or lost."""
-    run = site.driver("archive", "--pause=step:recorded")
+    run = site.driver("archive", "--pause=step:recorded", "--max-batches=1")
     run.wait_for("^paused")
     with site.sql() as connection:
         connection.execute("UPDATE audit_logstate SET fence = fence + 1")

@@ -26,6 +26,7 @@ NOT_HOT: list[type[Model]] = [
     Lease,
     Tenant,
     *apps.get_app_config("auth").get_models(),
+    *apps.get_app_config("audit_api").get_models(),
 ]
 ROUTER = HotRouter()
 

@@ -47,7 +47,7 @@ def test_every_record_that_is_taken_in_can_leave_again(data: dict[str, Any], act
     record = log.encode(event, id="0" * 36, recorded_at=TIME, seq=7)
     assert read(record)["seq"] == 7
     row = (7, record, b"")
-    assert selection._check_records([row], TIME) == TIME
+    assert selection._check_records([row], TIME) == (TIME, TIME)
 
 
 def test_a_record_that_another_version_wrote_with_other_digits_can_leave_too() -> None:

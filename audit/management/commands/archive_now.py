@@ -11,11 +11,13 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from tqdm import tqdm
 
-from audit import archive
-from audit.management.entrance import stop_on_signal, who
+from audit import archive, plan
+from audit.management.entrance import here, stop_on_signal, who
 from audit.models import ArchiveRun
+from audit.request import Request
 from audit.result import Outcome, Result
 from audit.watcher import Watcher
+from audit.wording import as_lines
 
 EXIT_CODES = {
     Outcome.ARCHIVED: 0,
@@ -23,7 +25,6 @@ EXIT_CODES = {
     Outcome.PLANNED: 0,
     Outcome.BUSY: 3,
 }
-MEGABYTE = 1_000_000
 
 
 def positive(text: str) -> int:
@@ -64,22 +65,37 @@ class Command(BaseCommand):
             metavar="N",
             help="stop after N batches; what earlier runs left is finished first",
         )
+        parser.add_argument(
+            "--through-seq",
+            type=positive,
+            metavar="N",
+            help="archive up to seq N whatever its age, and no further (for a log whose clock "
+            "once leapt ahead)",
+        )
 
     def handle(
-        self, *args: Any, dry_run: bool, json: bool, max_batches: int | None, **options: Any
+        self,
+        *args: Any,
+        dry_run: bool,
+        json: bool,
+        max_batches: int | None,
+        through_seq: int | None,
+        **options: Any,
     ) -> None:
         """Run, print the outcome, exit with its code."""
         if dry_run:
-            result = archive.dry_run(max_batches=max_batches)
+            result = plan.dry_run(max_batches=max_batches, through_seq=through_seq)
         else:
+            request = Request(
+                ArchiveRun.Trigger.COMMAND,
+                requested_by=who(),
+                requested_from=here(),
+                override=True,
+                max_batches=max_batches,
+                through_seq=through_seq,
+            )
             with stop_on_signal() as stop, Terminal(stop, show=not json) as watcher:
-                result = archive.run(
-                    trigger=ArchiveRun.Trigger.COMMAND,
-                    requested_by=who(),
-                    override=True,
-                    max_batches=max_batches,
-                    watcher=watcher,
-                )
+                result = archive.run(request, watcher)
         if json:
             self.stdout.write(as_json(result))
         else:
@@ -109,10 +125,13 @@ class Terminal(Watcher):
         """Clear the bar."""
         self.bar.close()
 
-    def begins(self, phase: str, events: int) -> None:
-        """Start the bar anew for a phase."""
-        self.bar.set_description(phase)
+    def expects(self, events: int) -> None:
+        """Learn how long the bar is."""
         self.bar.reset(total=events or None)
+
+    def begins(self, phase: str) -> None:
+        """Name the phase."""
+        self.bar.set_description(phase)
 
     def advances(self, events: int) -> None:
         """Move the bar."""
@@ -126,49 +145,3 @@ class Terminal(Watcher):
 def as_json(result: Result) -> str:
     """Return the documented JSON object."""
     return json.dumps(result.to_json(), ensure_ascii=False)
-
-
-def as_lines(result: Result) -> list[str]:
-    """Return what a person reads."""
-    lines = []
-    for batch in result.batches:
-        size = f"{batch['bytes_uncompressed'] / MEGABYTE:,.1f} MB"
-        if batch["bytes_compressed"]:
-            size += f", {batch['bytes_compressed'] / MEGABYTE:,.1f} MB compressed"
-        lines.append(
-            f"batch {batch['start_seq']:,}–{batch['end_seq']:,}: "
-            f"{batch['event_count']:,} events, {size}"
-        )
-        if batch["manifest_key"]:
-            lines.append(f"  {batch['manifest_key']}")
-    lines += [f"note: {note}" for note in result.notes]
-    if result.kept:
-        lines.append(f"kept in hot: {result.kept}")
-    if result.seconds and result.batches:
-        lines += phase_table(result)
-    name = result.outcome.value.replace("_", " ")
-    run = f" (run {result.run})" if result.run else ""
-    lines.append(
-        f"{name}{run}: {result.events:,} events in {len(result.batches):,} "
-        f"{'batch' if len(result.batches) == 1 else 'batches'}"
-    )
-    if not result.boundary_known:
-        return [*lines, "tier boundary: not known"]
-    oldest = f"{result.oldest_hot_seq:,}" if result.oldest_hot_seq else "none"
-    highest = f"{result.highest_archived_seq:,}" if result.highest_archived_seq else "none"
-    lines.append(f"tier boundary: highest archived seq {highest}, oldest hot seq {oldest}")
-    return lines
-
-
-def phase_table(result: Result) -> list[str]:
-    """Return a table of the phases: seconds, events a second, megabytes a second."""
-    size = sum(batch["bytes_uncompressed"] for batch in result.batches)
-    rows = [*result.seconds.items(), ("total", sum(result.seconds.values()))]
-    lines = [f"{'phase':<10}{'seconds':>10}{'events/s':>14}{'MB/s':>10}"]
-    for phase, seconds in rows:
-        spent = max(seconds, 0.001)
-        lines.append(
-            f"{phase:<10}{seconds:>10.3f}{result.events / spent:>14,.0f}"
-            f"{size / MEGABYTE / spent:>10,.1f}"
-        )
-    return lines

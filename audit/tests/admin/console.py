@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
@@ -95,8 +96,10 @@ def nothing_can_be_changed(console: Console, model: str, pk: int) -> None:
             "post", changelist(model), action=action, _selected_action=[str(pk)], post="yes"
         )
     html = console.page(changelist(model)).html + console.page(row).html
-    for control in (f"/{model}/add/", "/delete/", 'name="action"', 'name="_save"'):
+    for control in (f"/{model}/add/", "/delete/", "delete_selected", 'name="_save"'):
         assert control not in html
+    offered = set(re.findall(r'<option value="([a-z_]+)">', html))
+    assert offered <= ({"archive_now"} if model == "archivebatch" else set())
 
 
 def staff(client: Client, *permissions: str) -> Console:

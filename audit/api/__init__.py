@@ -1,0 +1,1 @@
+"""The archive over HTTP: JSON in, JSON out."""
