@@ -149,6 +149,18 @@ def _candidate(key: str, at: Position) -> Candidate:
     return Candidate(manifest, key, digest, manifest.extend(at.frontier))
 
 
+def position_after(candidate: Candidate) -> Position:
+    """Return where cold ends once a candidate is in the ledger."""
+    manifest = candidate.manifest
+    return Position(
+        manifest.end_seq,
+        manifest.end_link,
+        candidate.frontier,
+        candidate.sha256,
+        manifest.last_recorded_at,
+    )
+
+
 def check(candidate: Candidate) -> None:
     """Read the whole batch, and compare it with the hot rows of its range that are there.
 

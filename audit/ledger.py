@@ -199,6 +199,13 @@ def mark_purged(grip: Grip, row: ArchiveBatch) -> None:
         _advance(row, State.STORED, state=State.PURGED, purged_at=datetime.now(UTC))
 
 
+def replace(grip: Grip, old: list[ArchiveBatch], new: list[ArchiveBatch]) -> None:
+    """Put rows in the place of others: the one way in which the ledger is made anew."""
+    with grip.transaction():
+        ArchiveBatch.objects.filter(pk__in=[row.pk for row in old]).delete()
+        ArchiveBatch.objects.bulk_create(new, batch_size=500)
+
+
 @contextmanager
 def still(grip: Grip, row: ArchiveBatch, state: State) -> Iterator[None]:
     """Hold the lease and the row's state while the floor is raised over it."""

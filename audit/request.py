@@ -18,7 +18,7 @@ from .log import Draft
 from .models import ArchiveRun
 
 SCOPE = "archive"
-REQUESTED, ENDED = "archive_requested", "archive_ended"
+REQUESTED, ENDED, REBUILT = "archive_requested", "archive_ended", "ledger_rebuilt"
 SUCCESSES = frozenset(["archived", "nothing_due"])
 MAX_TEXT = 2_000
 
@@ -138,3 +138,17 @@ def chain_without_run(request: Request, outcome: str, error: str) -> None:
     """Write the events of a request that came to no run: busy, or failed before it began."""
     now = datetime.now(UTC)
     log.append([request.asked_for(now), request.ended(now, outcome, error=error)])
+
+
+def chain_rebuilt(requested_by: str, requested_from: str, **what: Any) -> None:
+    """Write into the log that the ledger was made anew; raises what `log.append` raises."""
+    given = {
+        "occurred_at": format_time(datetime.now(UTC)),
+        "external_id": f"{uuid.uuid4()}:{REBUILT}",
+        "actor": _text(requested_by),
+        "action": REBUILT,
+        "target": {"type": "ledger", "id": "", "name": ""},
+        "outcome": "success",
+        "data": {"from": _text(requested_from), **what},
+    }
+    log.append([ingest.draft(ingest.generic_event(ingest.OWN_SOURCE, given), SCOPE)])

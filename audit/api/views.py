@@ -66,7 +66,7 @@ class RunNow(APIView):
             )
         said = {"detail": result.error, "outcome": result.outcome.value, "notes": result.notes}
         if result.outcome == Outcome.BUSY:
-            return Response({**said, "holder": guard.holder()}, status.HTTP_409_CONFLICT)
+            return Response({**said, "holder": guard.holder() or None}, status.HTTP_409_CONFLICT)
         return Response(said, status.HTTP_503_SERVICE_UNAVAILABLE)
 
 

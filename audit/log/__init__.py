@@ -30,6 +30,7 @@ from .state import (
     current_state,
     raise_fence,
     raise_floor,
+    state_beside_ledger,
 )
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "read_range",
     "read_sizes",
     "short_digest",
+    "state_beside_ledger",
     "uuid7",
     "write_transaction",
 ]

@@ -63,6 +63,20 @@ def current_state() -> LogState:
     return state
 
 
+def state_beside_ledger() -> LogState:
+    """Return the log's state as it is now, where the ledger itself is in doubt.
+
+    Raises RolledBackError where there is none, or where it is of another log.
+    """
+    state = LogState.objects.first()
+    if state is None:
+        raise RolledBackError(
+            "The hot database has no log in it: restore it from its newest backup first."
+        )
+    check_state(state, archived=0)
+    return state
+
+
 def _new_state() -> LogState:
     """Return the state of a new log, not saved."""
     if any(model.objects.exists() for model in (AuditEvent, EventKey, ArchiveBatch)):

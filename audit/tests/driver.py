@@ -1,7 +1,7 @@
 """Runs our use cases in a process of its own, and pauses where a test wants to kill it.
 
     python -m audit.tests.driver archive [--pause WHERE] [--max-batches N]
-    python -m audit.tests.driver append --name NAME --calls N --each K [--pause WHERE]
+    python -m audit.tests.driver append --name NAME --calls N --each K [--at DATE] [--pause WHERE]
 
 WHERE is one of
     step:NAME[:n]    after the n-th time that a step of the archive is done
@@ -22,6 +22,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import django
@@ -119,7 +120,7 @@ def archive(pause: Pause, max_batches: int | None) -> None:
     say(f"outcome {result.outcome}: {result.error}")
 
 
-def append(pause: Pause, name: str, calls: int, each: int) -> None:
+def append(pause: Pause, name: str, calls: int, each: int, at: datetime | None) -> None:
     """Append; print `acknowledged SEQ ID` for each event, `busy WHY` and try again where busy."""
     from audit import ingest, log
 
@@ -141,7 +142,7 @@ def append(pause: Pause, name: str, calls: int, each: int) -> None:
         ]
         while True:
             try:
-                answers = log.append(drafts)
+                answers = log.append(drafts, now=at)
                 break
             except log.BusyError as error:
                 say(f"busy {error}")
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--name", default="driver")
     parser.add_argument("--calls", type=int, default=1)
     parser.add_argument("--each", type=int, default=1)
+    parser.add_argument("--at", type=lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC))
     arguments = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dezky.settings")
     django.setup()
@@ -167,7 +169,7 @@ def main() -> None:
         hook_storage(pause)
         archive(pause, arguments.max_batches)
     else:
-        append(pause, arguments.name, arguments.calls, arguments.each)
+        append(pause, arguments.name, arguments.calls, arguments.each, arguments.at)
 
 
 if __name__ == "__main__":

@@ -226,6 +226,11 @@ class Site:
         origin = self.env["AUDIT_ORIGIN"]
         return reader.read_all(self.objects(), self.prefix, key, origin, self.hot_database)
 
+    def own_events_in_hot(self) -> list[str]:
+        """Return the actions of the archive's own events that hot has."""
+        query = "SELECT action FROM hot.audit_auditevent WHERE source = 'dezky' ORDER BY seq"
+        return [row[0] for row in self.rows(query)]
+
     def own_events(self) -> list[dict[str, Any]]:
         """Return the archive's own events, oldest first."""
         events = [json.loads(record) for record in self.read_whole_log().records]

@@ -24,11 +24,10 @@ from audit.format.names import Kind, ObjectName
 from benchmarks.children.report import BenchError, Stopwatch, open_database, peak_mb, say
 
 GZIP_LEVEL = 2
-# Found by measuring the range delete alone, 200,000 rows of the same kind, rows a second by page
-# cache: with chunks of 102,400 rows 203,000 at 2 MiB, 247,000 at 16, 230,000 at 64 and 261,000 at
-# 128 (within what the runs differ by, for 117 MB more of memory); with chunks of 5,000 rows
-# 133,000 to 150,000 at any of them. So the chunk decides: each commits and syncs, and touches the
-# same index pages again.
+# Found by measuring the range delete alone, one run each on 200,000 rows of the same kind, rows a
+# second by page cache: with chunks of 102,400 rows 203,000 at 2 MiB, 247,000 at 16, 230,000 at 64
+# and 261,000 at 128, which takes 117 MB more of memory; with chunks of 5,000 rows 133,000 to
+# 151,000 at any of these. So the chunk decides, and hardly the cache.
 CACHE_KIB = 16 * 1024
 DELETE_CHUNK = 102_400
 

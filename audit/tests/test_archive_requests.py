@@ -1,0 +1,153 @@
+"""Who asked for a run, from where, and how it ended, are events in the log."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from .simulator import BATCH_EVENTS, EVENTS, Site
+
+
+def own(site: Site) -> list[tuple[str, str, Any]]:
+    """Return (action, outcome, data's outcome) of the archive's own events."""
+    return [
+        (event["action"], event["outcome"], event["data"].get("outcome"))
+        for event in site.own_events()
+    ]
+
+
+def test_a_run_leaves_two_events_that_say_who_and_from_where(site: Site) -> None:
+    answer = site.archive("--max-batches=1")
+    asked, ended = site.own_events()
+    for event in (asked, ended):
+        assert event["actor"]["name"] == getpass.getuser()
+        assert event["data"]["from"].startswith(socket.gethostname())
+        assert event["data"]["trigger"] == "command"
+        assert event["data"]["override"] is True
+        assert event["data"]["max_batches"] == 1
+        assert event["data"]["request"] == asked["data"]["request"]
+    assert (asked["action"], asked["outcome"]) == ("archive_requested", "unknown")
+    assert (ended["action"], ended["outcome"]) == ("archive_ended", "success")
+    assert (ended["data"]["outcome"], ended["data"]["events"]) == ("archived", BATCH_EVENTS)
+    assert ended["target"] == {"id": str(answer["run"]), "name": "run 1", "type": "archive_run"}
+    seqs = site.rows("SELECT request_seq, outcome_seq FROM audit_archiverun")
+    assert seqs == [(asked["seq"], ended["seq"])] == [(EVENTS + 1, EVENTS + 2)]
+
+
+def test_a_busy_one_leaves_them_too(site: Site) -> None:
+    run = site.driver("archive", "--pause=step:encoded")
+    run.wait_for("^paused")
+    assert site.archive()["outcome"] == "busy"
+    run.go_on()
+    run.finish()
+    assert own(site) == [
+        ("archive_requested", "unknown", None),
+        ("archive_requested", "unknown", None),
+        ("archive_ended", "failure", "busy"),
+        ("archive_ended", "success", "archived"),
+    ]
+    assert "Another run holds the lease" in site.own_events()[2]["data"]["error"]
+
+
+def test_a_look_at_the_plan_leaves_none(site: Site) -> None:
+    before = site.dump()
+    assert site.archive("--dry-run", "--through-seq=10")["outcome"] == "planned"
+    assert site.dump() == before
+
+
+def test_a_run_that_fails_says_so_in_the_log(site: Site) -> None:
+    endpoint = site.env["AUDIT_COLD_ENDPOINT"]
+    site.env["AUDIT_COLD_ENDPOINT"] = "http://127.0.0.1:9"
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    site.env["AUDIT_COLD_ENDPOINT"] = endpoint
+    assert own(site) == [
+        ("archive_requested", "unknown", None),
+        ("archive_ended", "failure", "failed"),
+    ]
+    assert site.own_events()[1]["data"]["error"] == answer["error"]
+
+
+def test_a_log_that_was_rolled_back_takes_none_until_it_is_restored(site: Site) -> None:
+    """An event would take the seq of another that the bucket has."""
+    site.archive()
+    whole = site.hot_database.read_bytes()
+    records = site.read_log().records
+    with site.sql() as connection:
+        for table in ("archivebatch", "eventkey", "auditevent"):
+            column = {"archivebatch": "start_seq"}.get(table, "seq")
+            connection.execute(f"DELETE FROM audit_{table} WHERE {column} >= 100")  # noqa: S608
+        connection.execute("UPDATE audit_logstate SET head_seq = 0, floor_seq = 0")
+        link = connection.execute("SELECT start_link FROM audit_archivebatch").fetchone()[0]
+        connection.execute("UPDATE audit_logstate SET head_link = ?, floor_link = ?", [link, link])
+        connection.execute("DELETE FROM audit_archivebatch")
+    answer = site.archive()
+    assert answer["outcome"] == "refused"
+    assert "hot was rolled back" in answer["error"]
+    assert site.rows("SELECT count(*) FROM audit_auditevent") == [(0,)]
+    (site.database.parent / "site.sqlite3-wal").unlink(missing_ok=True)
+    site.hot_database.write_bytes(whole)
+    assert site.archive()["outcome"] == "nothing_due"
+    assert site.read_log().records == records
+
+
+def test_what_a_dead_run_could_not_write_the_next_one_writes(site: Site) -> None:
+    run = site.driver("archive", "--pause=step:encoded")
+    run.wait_for("^paused")
+    run.kill()
+    assert own(site) == [("archive_requested", "unknown", None)]
+    site.archive()
+    assert own(site) == [
+        ("archive_requested", "unknown", None),
+        ("archive_ended", "failure", "interrupted"),
+        ("archive_requested", "unknown", None),
+        ("archive_ended", "success", "archived"),
+    ]
+
+
+# Up to a seq, whatever its age ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seq", [1, 1024, BATCH_EVENTS, BATCH_EVENTS + 1, EVENTS])
+def test_through_a_seq_archives_up_to_it_and_no_further(site: Site, seq: int) -> None:
+    plan = site.archive("--dry-run", f"--through-seq={seq}")
+    answer = site.archive(f"--through-seq={seq}")
+    assert (answer["outcome"], answer["highest_archived_seq"]) == ("archived", seq)
+    assert answer["events"] == plan["events"] == seq
+    assert answer["oldest_hot_seq"] == seq + 1
+    assert site.read_log().records == site.template.records
+    (asked, _) = site.own_events()
+    assert asked["data"]["through_seq"] == seq
+    assert site.archive(f"--through-seq={seq}")["outcome"] == "nothing_due"
+
+
+def test_through_a_seq_that_the_log_has_not_reached_does_nothing(site: Site) -> None:
+    for arguments in (["--dry-run"], []):
+        answer = site.archive(f"--through-seq={EVENTS + 50}", *arguments)
+        assert (answer["outcome"], answer["exit"]) == ("failed", 1)
+        assert f"the log ends at seq {EVENTS:,}" in answer["error"]
+    assert site.batches() == []
+    assert len(site.hot_seqs()) == EVENTS
+
+
+def test_a_log_whose_clock_once_leapt_ahead_can_be_archived(site: Site) -> None:
+    """All that comes after such an event is recorded at its time at the earliest."""
+    site.start_empty()
+    site.driver("append", "--name=leap", "--calls=1", "--each=5", "--at=2999-01-01").finish()
+    site.driver("append", "--name=after", "--calls=1", "--each=5").finish()
+    assert site.archive("--max-batches=1")["outcome"] == "nothing_due"
+    answer = site.archive("--through-seq=7")
+    assert (answer["outcome"], answer["highest_archived_seq"]) == ("archived", 7)
+    times = {json.loads(record)["recorded_at"][:10] for record in site.read_log().records}
+    assert times == {"2999-01-01"}
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5"])
+def test_a_seq_that_is_none_is_wrong_usage(site: Site, text: str) -> None:
+    done = site.manage("archive_now", f"--through-seq={text}")
+    assert done.returncode == 2
+    assert b"not a whole number from 1 up" in done.stderr
