@@ -151,8 +151,8 @@ GUARDS = (
     ),
     Guard(
         "the members of a record before it leaves hot",
-        "audit/selection.py",
-        "            check_members(members)\n",
+        "audit/canonical.py",
+        "    check_members(members)\n",
         "",
         f"{TAMPERING}::test_what_is_no_record_is_never_archived_even_if_every_link_was_recomputed"
         "[record2]",
@@ -289,9 +289,63 @@ GUARDS = (
     Guard(
         "the purge after the record, not before",
         "audit/archive.py",
-        "self.archive(row)  # 4 to 7\n                self.purge(row)  # 8",
-        "self.purge(row)\n                self.archive(row)",
+        "self.archive(row)  # 4 to 7\n            self.purge_behind(row)  # 8",
+        "self.purge(row)\n            self.archive(row)",
         "audit/tests/test_archive.py::test_what_is_older_than_the_retention_moves_and_the_rest_stays",
+    ),
+    Guard(
+        "the place that an encoding ahead continues",
+        "audit/archive.py",
+        "if prepared and not prepared.fits(at):",
+        "if False:",
+        f"{PAST}::test_a_later_batch_that_is_in_the_bucket_is_adopted_when_its_turn_comes",
+    ),
+    Guard(
+        "no own event in a log that was rolled back",
+        "audit/archive.py",
+        "str(error), False\n",
+        "str(error), True\n",
+        "audit/tests/test_archive_requests.py::"
+        "test_a_log_that_was_rolled_back_takes_none_until_it_is_restored",
+    ),
+    Guard(
+        "the bucket that a rebuilt ledger must reach",
+        "audit/rebuild.py",
+        "if at.seq < state.floor_seq:",
+        "if False:",
+        "audit/tests/test_rebuild_ledger.py::"
+        "test_where_the_bucket_is_not_whole_the_ledger_is_left_as_it_is[gone-.manifest.json]",
+    ),
+    Guard(
+        "the length of an object that the ledger is rebuilt from",
+        "audit/rebuild.py",
+        "if length != manifest.bytes_compressed:",
+        "if False:",
+        "audit/tests/test_rebuild_ledger.py::"
+        "test_where_the_bucket_is_not_whole_the_ledger_is_left_as_it_is[cut short-.jsonl.gz]",
+    ),
+    Guard(
+        "the queue of writers",
+        "audit/log/database.py",
+        "with _turn(connections[alias]), transaction",
+        "with transaction",
+        "audit/tests/test_database.py::"
+        "test_a_writer_whose_turn_does_not_come_is_busy_and_writes_nothing",
+    ),
+    Guard(
+        "the canonical form of a record before it leaves hot",
+        "audit/canonical.py",
+        "return found if _encoder.encode(values) == text else None",
+        "return found",
+        "audit/tests/test_canonical.py::test_what_breaks_a_rule_is_never_let_through[a blank]",
+    ),
+    Guard(
+        "the words between records that are read at once",
+        "audit/canonical.py",
+        "if len(found) != len(records) or values[1::2] != [WORD] * (len(records) - 1):",
+        "if False:",
+        "audit/tests/test_canonical.py::"
+        "test_two_rows_that_only_together_are_two_records_are_not_let_through",
     ),
 )
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from audit.format.errors import AuditError
 from audit.routers import hot_alias
+
+# How long a writer that has waited for less than the first sleeps before it asks again: seconds.
+PAUSES = ((0.05, 0.005), (0.3, 0.002), (math.inf, 0.0005))
 
 
 class BusyError(AuditError):
@@ -22,9 +30,10 @@ def write_transaction(alias: str | None = None, *, durable: bool = False) -> Ite
 
     Raises BusyError where the database stayed locked by somebody else.
     """
+    alias = alias or hot_alias()
     started = time.monotonic()
     try:
-        with transaction.atomic(using=alias or hot_alias(), durable=durable):
+        with _turn(connections[alias]), transaction.atomic(using=alias, durable=durable):
             yield
     except OperationalError as error:
         if not is_lock_timeout(error):
@@ -34,6 +43,46 @@ def write_transaction(alias: str | None = None, *, durable: bool = False) -> Ite
             f"{time.monotonic() - started:.0f} s: nothing was written. Find out what holds it "
             "(a stalled or stopped writer?), then try again."
         ) from None
+
+
+@contextmanager
+def _turn(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Wait until it is this writer's turn on SQLite; other engines queue by themselves.
+
+    SQLite lets whoever asks at the right moment have its lock, and those who wait ask ever more
+    rarely: a single event could wait for many seconds behind writers of thousands. So writers
+    first lock a file beside the database, and ask for it the more often the longer they wait.
+    The lock ends with its process. Whoever cannot use the file goes without.
+    """
+    path = str(connection.settings_dict["NAME"])
+    if connection.vendor != "sqlite" or connection.in_atomic_block or not Path(path).is_file():
+        yield
+        return
+    try:
+        file = os.open(f"{path}.queue", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    except OSError:
+        yield
+        return
+    try:
+        _wait(file, float(connection.settings_dict["OPTIONS"].get("timeout", 5)))
+        yield
+    finally:
+        os.close(file)
+
+
+def _wait(file: int, seconds: float) -> None:
+    """Lock a file; raises OperationalError where somebody else has it for so long."""
+    began = time.monotonic()
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = time.monotonic() - began
+            if waited > seconds:
+                raise OperationalError("database is locked") from None
+            time.sleep(next(pause for until, pause in PAUSES if waited < until))
+        else:
+            return
 
 
 def bound_page_cache(kib: int) -> None:

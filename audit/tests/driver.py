@@ -2,6 +2,7 @@
 
     python -m audit.tests.driver archive [--pause WHERE] [--max-batches N]
     python -m audit.tests.driver append --name NAME --calls N --each K [--at DATE] [--pause WHERE]
+                                        [--every SECONDS]
 
 WHERE is one of
     step:NAME[:n]    after the n-th time that a step of the archive is done
@@ -10,17 +11,20 @@ WHERE is one of
     body:OP[:n]      when a part of the body of that request has been sent
     call:append[:n]  before the n-th call of append
 
-It prints `paused WHERE` and waits for a line on standard input. Nothing of ours is replaced:
-the hooks are the archive's own watcher, Django's execute wrapper and botocore's events.
+It prints `paused WHERE` and waits for a line on standard input; `--calls 0` appends for ever.
+Nothing of ours is replaced: the hooks are the archive's own watcher, Django's execute wrapper and
+botocore's events.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -120,11 +124,14 @@ def archive(pause: Pause, max_batches: int | None) -> None:
     say(f"outcome {result.outcome}: {result.error}")
 
 
-def append(pause: Pause, name: str, calls: int, each: int, at: datetime | None) -> None:
+def append(
+    pause: Pause, name: str, calls: int, each: int, at: datetime | None, every: float
+) -> None:
     """Append; print `acknowledged SEQ ID` for each event, `busy WHY` and try again where busy."""
     from audit import ingest, log
 
-    for call in range(calls):
+    for call in range(calls) if calls else itertools.count():
+        time.sleep(every)
         pause.passes("call", "append")
         drafts = [
             ingest.draft(
@@ -159,6 +166,7 @@ def main() -> None:
     parser.add_argument("--name", default="driver")
     parser.add_argument("--calls", type=int, default=1)
     parser.add_argument("--each", type=int, default=1)
+    parser.add_argument("--every", type=float, default=0)
     parser.add_argument("--at", type=lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC))
     arguments = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dezky.settings")
@@ -169,7 +177,14 @@ def main() -> None:
         hook_storage(pause)
         archive(pause, arguments.max_batches)
     else:
-        append(pause, arguments.name, arguments.calls, arguments.each, arguments.at)
+        append(
+            pause,
+            arguments.name,
+            arguments.calls,
+            arguments.each,
+            arguments.at,
+            arguments.every,
+        )
 
 
 if __name__ == "__main__":

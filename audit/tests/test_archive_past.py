@@ -517,6 +517,30 @@ def test_our_own_try_signed_by_a_key_that_was_replaced_is_done_again(site: Site)
     assert site.read_log().records == site.template.records
 
 
+def test_other_bytes_of_another_library_version_stand_beside_and_block_nothing(
+    site: Site,
+) -> None:
+    """Died after the object; the compressor was upgraded; the same range gives other bytes."""
+    run = site.driver("archive", "--pause=step:jsonl sent")
+    run.wait_for("^paused")
+    run.kill()
+    ((key, data),) = site.objects().items()
+    other = gzip.compress(gzip.decompress(data), 9, mtime=0)
+    digest = sha256(other).hexdigest()
+    old = f"{key[: -len('0123456789abcdef.jsonl.gz')]}{digest[:16]}.jsonl.gz"
+    site.bucket.put_object(Key=old, Body=other)
+    site.bucket.Object(key).delete()
+    with site.sql() as connection:
+        connection.execute(
+            "UPDATE audit_archivebatch SET jsonl_key = ?, jsonl_sha256 = ?", [old, digest]
+        )
+    answer = site.archive()
+    assert (answer["outcome"], answer["error"]) == ("archived", None)
+    assert site.objects()[old] == other
+    assert answer["batches"][0]["jsonl_key"] == key
+    assert site.read_log().records == site.template.records
+
+
 def test_a_manifest_further_on_that_is_beyond_the_head_is_refused(site: Site) -> None:
     """The first manifest is gone, too: what the second one says still counts."""
     site.archive()

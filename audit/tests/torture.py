@@ -1,0 +1,585 @@
+"""Torture: kills, stalls and faults at random while four processes ingest, until the first lie.
+
+    scripts/torture.sh --kills N [--seed S] [--split] [--keep]
+
+A site of its own, with a real S3 server, is ingested into all the time, and archived by one run
+after the other. Each run, or a writer, or the server is killed, or the run is stopped past its
+lease and woken, or the bucket answers wrongly, each at a random moment. A lie is whatever does
+not hold then:
+
+- What was acknowledged is in the log once, at the seq that was told, and the chain is whole from
+  seq 1 to the head over both tiers, as the independent reader sees it.
+- The ledger has no hole, and what it calls stored or purged is in the bucket, as it is named.
+- An overtaken run changes no row of the ledger once it is woken.
+- Nobody speaks of tampering, or of anything that only a restore would mend.
+- In the end each run has its two events in the log, once.
+
+It ends with "ok: …" and exit code 0, or with the first lie, the seed, what came before it and
+where the evidence is, and exit code 1. The same seed chooses the same mishaps; the moments at
+which they hit are the machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import random
+import re
+import secrets
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from . import environment, reader
+from .simulator import ROOT, Site, Template
+
+WRITERS, EACH, EVERY = 4, 3, "0.25"  # events a call, seconds between calls
+BATCH_EVENTS = 40
+BUSY_SECONDS = 2
+PATIENCE = 120
+CHECK_EVERY = 10  # rounds from one full check to the next
+RECENT = 12  # lines of history that a lie is told with
+
+FALSE_ALARM = re.compile(
+    r"was changed|[Rr]estore|rolled back|differs|is missing|evidence|Traceback|Error:|no such table"
+)
+OVERTAKEN = re.compile(r"outcome failed: (Lease \d+ has expired|A newer run|.*no longer)")
+STATEMENTS = ("INSERT INTO", "UPDATE", "DELETE FROM", "SELECT")
+
+
+class LieError(Exception):
+    """Something that does not hold."""
+
+
+def must(truth: object, text: str) -> None:
+    if not truth:
+        raise LieError(text)
+
+
+class Child:
+    """A process whose lines are read as it says them."""
+
+    def __init__(
+        self, command: list[str], env: dict[str, str], hear: Callable[[str], None]
+    ) -> None:
+        self.popen = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self.ended = False
+        self._hear = hear
+        self._news = threading.Condition()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            if line.endswith("\n"):  # else it was killed amid a line, which says nothing
+                self._hear(line.rstrip("\n"))
+                with self._news:
+                    self.lines.append(line.rstrip("\n"))
+                    self._news.notify_all()
+        with self._news:
+            self.ended = True
+            self._news.notify_all()
+
+    def wait_until(self, true: Callable[[], bool]) -> bool:
+        """Wait for a line that makes it true; return False where the process ended before."""
+        with self._news:
+            heard = self._news.wait_for(lambda: self.ended or true(), PATIENCE)
+            must(heard, f"A process hangs after: {self.lines[-3:]}")
+            return true()
+
+    def says(self, count: int) -> bool:
+        """Wait until it has said so many lines."""
+        return self.wait_until(lambda: len(self.lines) >= count)
+
+    def finish(self) -> str:
+        """Wait until it has ended; return its last line."""
+        self.wait_until(lambda: False)
+        self.popen.wait(PATIENCE)
+        return self.lines[-1] if self.lines else ""
+
+    def kill(self) -> bool:
+        """SIGKILL it; return whether that is what it died of."""
+        self.popen.kill()
+        killed = self.popen.wait(PATIENCE) == -signal.SIGKILL
+        self._thread.join()
+        return killed
+
+    def go_on(self) -> None:
+        """Let it go on from where it paused."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.write("go on\n")
+        self.popen.stdin.flush()
+
+
+class Server:
+    """The S3 server, which can be killed and comes back on its port."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.folder, self.env, self.port = folder, env, 0
+        self.has_probe = False
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it is ready."""
+        self.child = Child(
+            [
+                sys.executable,
+                str(ROOT / "scripts/local_s3.py"),
+                f"--dir={self.folder}",
+                f"--port={self.port}",
+                f"--bucket={self.env['AUDIT_COLD_BUCKET']}",
+                "--with-parent",
+            ],
+            self.env,
+            lambda line: None,
+        )
+        must(self.child.says(1), "The S3 server did not start.")
+        ready = re.fullmatch(r"ready (http://.*:(\d+))", self.child.lines[0])
+        must(ready, f"The S3 server did not start: {self.child.lines}")
+        assert ready is not None
+        self.endpoint, self.port = ready[1], int(ready[2])
+        self.wait_for_its_data()
+
+    def wait_for_its_data(self) -> None:
+        """Wait until it gives away what it had: it answers before it has found its volumes."""
+        probe, data = self.bucket.Object("probe"), b"dezky"
+        if not self.has_probe:
+            probe.put(Body=data)
+            self.has_probe = True
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            try:
+                must(probe.get()["Body"].read() == data, "The S3 server changed an object.")
+                return
+            except (BotoCoreError, ClientError) as error:
+                must(time.monotonic() < give_up, f"The S3 server lost an object: {error}")
+
+    def objects(self, prefix: str, known: dict[tuple[str, str], bytes]) -> dict[str, bytes]:
+        """Return every object under a prefix; those whose ETag is known are not read again."""
+        found = {}
+        for item in self.bucket.objects.filter(Prefix=f"{prefix}/"):
+            place = item.key, item.e_tag
+            if place not in known:
+                known[place] = item.get()["Body"].read()
+            found[item.key] = known[place]
+        return found
+
+    @property
+    def bucket(self) -> Any:
+        """Return the bucket, spoken to directly."""
+        return boto3.resource(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=self.env["AUDIT_COLD_ACCESS_KEY"],
+            aws_secret_access_key=self.env["AUDIT_COLD_SECRET_KEY"],
+            config=Config(s3={"addressing_style": "path"}),
+        ).Bucket(self.env["AUDIT_COLD_BUCKET"])
+
+
+class Torture:
+    """One session."""
+
+    def __init__(self, folder: Path, seed: int, *, split: bool) -> None:
+        self.folder, self.seed, self.random = folder, seed, random.Random(seed)  # noqa: S311
+        self.began = time.monotonic()
+        self.counts: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
+        self.recent: deque[str] = deque(maxlen=RECENT)
+        self.history = (folder / "history.log").open("w", encoding="utf-8")
+        self.acknowledged: dict[str, int] = {}
+        self.lies: list[str] = []  # what the writers' listeners found
+        self.lock = threading.Lock()
+        self.bodies: dict[tuple[str, str], bytes] = {}
+        self.children: list[Child] = []
+        self.server = Server(folder / "s3", dict(os.environ))
+        (folder / "site").mkdir()
+        self.site = Site(folder / "site", empty_template(folder))
+        if split:
+            self.site.split()
+        for name in ("DATABASE_URL", "HOT_DATABASE_URL"):
+            if name in self.site.env:
+                self.site.env[name] += f"?timeout={BUSY_SECONDS}"
+        self.site.env.update(
+            AUDIT_HOT_RETENTION_DAYS="0",
+            AUDIT_BATCH_MAX_EVENTS=str(BATCH_EVENTS),
+            AUDIT_COLD_ENDPOINT=self.server.endpoint,
+        )
+        self.writers = [self.new_writer() for _ in range(WRITERS)]
+
+    # Processes -------------------------------------------------------------------------------
+
+    def start(self, *arguments: str, hear: Callable[[str], None] = lambda line: None) -> Child:
+        """Start a process of the site."""
+        child = Child([sys.executable, *arguments], self.site.env, hear)
+        self.children = [child, *(each for each in self.children if each.popen.poll() is None)]
+        return child
+
+    def new_writer(self) -> Child:
+        """Start a process that ingests for ever."""
+        self.counts["writers"] += 1
+        return self.start(
+            *("-m", "audit.tests.driver", "append", f"--name=w{self.counts['writers']}"),
+            *("--calls=0", f"--each={EACH}", f"--every={EVERY}"),
+            hear=self.hear_writer,
+        )
+
+    def hear_writer(self, line: str) -> None:
+        """Take down what a writer was told."""
+        with self.lock:
+            if match := re.fullmatch(r"acknowledged (\d+) (\S+)", line):
+                if match[2] in self.acknowledged:
+                    self.lies.append(f"{match[2]} was acknowledged twice")
+                self.acknowledged[match[2]] = int(match[1])
+            elif line.startswith("busy "):
+                self.outcomes["writer busy"] += 1
+            else:
+                self.lies.append(f"A writer said: {line}")
+
+    def run(self, *arguments: str) -> Child:
+        """Start a run of the archive."""
+        return self.start("-m", "audit.tests.driver", "archive", *arguments)
+
+    def command(self) -> Child:
+        """Start a run by the operator's command."""
+        return self.start("manage.py", "archive_now", "--json")
+
+    def wait_a_moment(self, run: Child) -> None:
+        """Wait until a run is somewhere, or has ended."""
+        run.says(self.random.choice((1, 1, 2, 3, 5, 8, 13, 21, 34)))
+        time.sleep(self.random.choice((0, 0, self.random.random() * 0.05)))
+
+    def judge(self, run: Child, *, benign: str = "") -> str:
+        """Return a run's last line once it has ended; raise where it should not say that.
+
+        `benign`: what it may have failed of.
+        """
+        line = run.finish()
+        if line.startswith("{"):
+            answer = json.loads(line)
+            line = f"outcome {answer['outcome']}: {answer['error']}"
+        self.note(line)
+        match = re.match(r"outcome (\w+): ", line)
+        must(match, f"A run ended with: {run.lines[-20:]}")
+        assert match is not None
+        self.outcomes[match[1]] += 1
+        if OVERTAKEN.match(line):
+            must("overtaken" in benign, f"Nobody overtook a run that says: {line}")
+        elif match[1] not in {"archived", "nothing_due"}:
+            must(benign and re.search(benign, line), f"A run failed of nothing: {line}")
+            must(not FALSE_ALARM.search(line), f"A false alarm: {line}")
+        return line
+
+    def note(self, text: str) -> None:
+        """Keep what happened."""
+        line = f"{time.monotonic() - self.began:8.3f} {text}"
+        self.recent.append(line)
+        self.history.write(line + "\n")
+        self.history.flush()
+
+    # Mishaps -----------------------------------------------------------------------------------
+
+    def kill_run(self) -> None:
+        """Kill a run when it is somewhere."""
+        run = self.run()
+        self.wait_a_moment(run)
+        self.killed(run)
+
+    def kill_run_amid_statement(self) -> None:
+        """Kill a run inside a transaction, or between two, after a random statement."""
+        statement = self.random.choice(STATEMENTS)
+        nth = self.random.randint(1, 60 if statement in {"SELECT", "UPDATE"} else 8)
+        run = self.run(f"--pause=sql:{statement}:{nth}")
+        run.wait_until(lambda: bool(run.lines) and run.lines[-1].startswith("paused"))
+        self.killed(run)
+
+    def kill_command(self) -> None:
+        """Kill the operator's command at a random time."""
+        run = self.command()
+        time.sleep(self.random.random() * 1.5)
+        self.killed(run)
+
+    def killed(self, run: Child) -> None:
+        """Kill a run, unless it has ended."""
+        if run.kill():
+            self.counts["kills"] += 1
+            self.note(f"killed after {run.lines[-1:]}")
+        else:
+            self.judge(run)
+
+    def kill_writer(self) -> None:
+        """Kill a writer while a run goes on, and start another."""
+        run = self.run()
+        self.wait_a_moment(run)
+        number = self.random.randrange(WRITERS)
+        must(self.writers[number].kill(), f"A writer died: {self.writers[number].lines[-20:]}")
+        self.counts["kills"] += 1
+        self.note("killed a writer")
+        self.writers[number] = self.new_writer()
+        self.judge(run)
+
+    def kill_server(self) -> None:
+        """Kill the S3 server while a run goes on, and start it again."""
+        run = self.run()
+        self.wait_a_moment(run)
+        must(self.server.child.kill(), f"The S3 server died: {self.server.child.lines[-20:]}")
+        self.counts["kills"] += 1
+        self.note("killed the S3 server")
+        self.server.start()
+        self.judge(run, benign="no answer after|refused with|interrupted")
+
+    def stall(self) -> None:
+        """Stop a run past its lease, let another one go on, and wake it."""
+        first = self.run()
+        self.wait_a_moment(first)
+        first.popen.send_signal(signal.SIGSTOP)
+        self.counts["stalls"] += 1
+        self.note(f"stopped after {first.lines[-1:]}")
+        expired = self.expire_lease()
+        second = self.run()
+        second_line = ""
+        if self.random.random() < 0.3:
+            self.wait_a_moment(second)
+            self.killed(second)
+        else:
+            second_line = self.judge(second, benign="stayed locked|outcome busy: Another run")
+        overtaken = expired and second_line.startswith(("outcome archived", "outcome nothing_due"))
+        ledger = self.ledger()
+        first.popen.send_signal(signal.SIGCONT)
+        self.note("woken")
+        line = self.judge(first, benign="overtaken|stayed locked")
+        if overtaken and line not in {"outcome archived: None", "outcome nothing_due: None"}:
+            must(OVERTAKEN.match(line), f"An overtaken run says: {line}")
+            must(ledger == self.ledger(), "A run that was overtaken changed the ledger.")
+
+    def expire_lease(self) -> bool:
+        """Let the lease run out, unless the database is locked: then its holder has stopped
+        inside a transaction."""
+        try:
+            with (
+                closing(sqlite3.connect(self.site.database, timeout=0.2)) as connection,
+                connection,
+            ):
+                connection.execute(
+                    "UPDATE audit_lease SET expires_at = '2000-01-01' WHERE expires_at NOT NULL"
+                )
+        except sqlite3.OperationalError:
+            self.counts["stalls inside a transaction"] += 1
+            return False
+        return True
+
+    # Checks ------------------------------------------------------------------------------------
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Return every row of the ledger."""
+        with closing(sqlite3.connect(self.site.database, timeout=PATIENCE)) as connection:
+            connection.row_factory = sqlite3.Row
+            query = "SELECT * FROM audit_archivebatch ORDER BY start_seq"
+            return [dict(row) for row in connection.execute(query)]
+
+    def check_quickly(self) -> None:
+        """Check what can be seen at a glance."""
+        with self.lock:
+            must(not self.lies, "; ".join(self.lies[:3]))
+            newest = max(self.acknowledged.values(), default=0)
+        for writer in self.writers:
+            must(writer.popen.poll() is None, f"A writer died: {writer.lines[-20:]}")
+        ledger = self.ledger()
+        with closing(sqlite3.connect(self.site.hot_database, timeout=PATIENCE)) as hot:
+            hot.execute("BEGIN")
+            head, floor = hot.execute(
+                "SELECT head_seq, floor_seq FROM audit_logstate"
+            ).fetchone() or (0, 0)
+            query = "SELECT min(seq), max(seq), count(*) FROM audit_auditevent WHERE seq > ?"
+            rows = hot.execute(query, [floor]).fetchone()
+            oldest = hot.execute("SELECT min(seq) FROM audit_auditevent").fetchone()[0]
+        must(newest <= head, f"Seq {newest} was acknowledged, the head is {head}.")
+        expected = (floor + 1, head, head - floor) if head > floor else (None, None, 0)
+        must(rows == expected, f"Hot has {rows} above floor {floor}, the head is {head}.")
+        end, order = 0, ["purged", "stored", "planned"]
+        for row in ledger:
+            must(row["start_seq"] == end + 1, f"A hole in the ledger before {row}")
+            must(row["state"] in order, f"The ledger's states are out of order at {row}")
+            order = order[order.index(row["state"]) :]
+            if row["state"] == "planned":
+                order = []
+            end = row["end_seq"]
+        must(end <= head, f"The ledger ends at {end}, the head is {head}.")
+        in_cold = [row for row in ledger if row["state"] != "planned"]
+        archived = in_cold[-1]["end_seq"] if in_cold else 0
+        must(floor <= archived, f"The floor is {floor}, cold ends at {archived}.")
+        purged = max((row["end_seq"] for row in ledger if row["state"] == "purged"), default=0)
+        must(oldest is None or oldest > purged, f"Seq {oldest} is in hot, purged to {purged}.")
+        names = {item.key for item in self.server.bucket.objects.filter(Prefix=self.site.prefix)}
+        for row in in_cold:
+            for key in (row["jsonl_key"], row["manifest_key"]):
+                must(key in names, f"{key} is {row['state']} and not in the bucket.")
+
+    def check_fully(self) -> list[dict[str, Any]]:
+        """Read everything with the independent reader; return the events in their order."""
+        with self.lock:
+            acknowledged = dict(self.acknowledged)
+        snapshot = self.folder / "snapshot.sqlite3"
+        snapshot.unlink(missing_ok=True)
+        with (
+            closing(sqlite3.connect(self.site.hot_database, timeout=PATIENCE)) as source,
+            closing(sqlite3.connect(snapshot)) as copy,
+        ):
+            source.backup(copy)
+        objects = self.server.objects(self.site.prefix, self.bodies)
+        for key, data in objects.items():
+            digest = sha256(data).hexdigest()[:16]
+            must(digest in key.rpartition("-")[2], f"{key} holds other bytes")
+        env = self.site.env
+        try:
+            log = reader.read_all(
+                objects,
+                self.site.prefix,
+                base64.b64decode(env["AUDIT_SIGNING_KEY"]),
+                env["AUDIT_ORIGIN"],
+                snapshot,
+            )
+        except reader.WrongError as error:
+            raise LieError(f"The independent reader says: {error}") from error
+        events = [json.loads(record) for record in log.records]
+        places: dict[str, int] = {}
+        for event in events:
+            name = f"{event['source']} {event['external_id']}"
+            must(name not in places, f"{name} is in the log twice: {places.get(name)}, {event}")
+            places[name] = event["seq"]
+        for name, seq in acknowledged.items():
+            there = places.get(f"platform {name}")
+            must(there == seq, f"{name} was acknowledged as seq {seq}, and is at {there}.")
+        for row in self.ledger():
+            if row["state"] != "planned":
+                must(row["end_link"] == log.links[row["end_seq"]].hex(), f"The link of {row}")
+                for kind in ("jsonl", "manifest"):
+                    digest = sha256(objects[row[f"{kind}_key"]]).hexdigest()
+                    must(digest == row[f"{kind}_sha256"], f"The digest of {row}")
+        return events
+
+    def check_at_the_end(self) -> None:
+        """End the writers, archive the rest, and check everything."""
+        while self.writers:
+            self.writers.pop().kill()
+        for _ in range(2):
+            self.judge(self.run())
+        events = self.check_fully()
+        found = Counter(event["external_id"] for event in events if event["source"] == "dezky")
+        for number, request, outcome in self.site.rows(
+            "SELECT id, request, outcome FROM audit_archiverun ORDER BY id"
+        ):
+            must(outcome != "running", f"Run {number} was never closed.")
+            for action in ("archive_requested", "archive_ended"):
+                count = found[f"{request}:{action}"]
+                must(count == 1, f"Run {number} ({outcome}) has {count} events {action}.")
+        self.check_quickly()
+
+    # All of it ---------------------------------------------------------------------------------
+
+    def go_on_until(self, kills: int) -> None:
+        """Do mishaps until there were so many kills."""
+        mishaps = {
+            self.kill_run: 40,
+            self.kill_run_amid_statement: 20,
+            self.kill_command: 10,
+            self.kill_writer: 8,
+            self.kill_server: 6,
+            self.stall: 16,
+        }
+        while self.counts["kills"] < kills:
+            self.counts["rounds"] += 1
+            (mishap,) = self.random.choices(list(mishaps), list(mishaps.values()))
+            self.note(f"round {self.counts['rounds']}: {mishap.__name__}")
+            mishap()
+            self.check_quickly()
+            if self.counts["rounds"] % CHECK_EVERY == 0:
+                self.check_fully()
+        self.check_at_the_end()
+
+    def close(self) -> None:
+        """End every process."""
+        for child in [*self.children, self.server.child]:
+            child.kill()
+        self.history.close()
+
+
+def empty_template(folder: Path) -> Template:
+    """Make a migrated database with nothing in it."""
+    empty = folder / "empty.sqlite3"
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "-v0"],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": f"sqlite:///{empty}"},
+        check=True,
+    )
+    return Template(empty, empty, [])
+
+
+def main() -> int:
+    """Take the arguments and go; return the exit code."""
+    parser = argparse.ArgumentParser(prog="torture.sh", description=(__doc__ or "")[:96])
+    parser.add_argument("--kills", type=int, required=True, metavar="N", help="end after N kills")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), metavar="S")
+    parser.add_argument("--split", action="store_true", help="the log in a database of its own")
+    parser.add_argument("--keep", action="store_true", help="keep the files in any case")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="dezky-torture-"))
+    say(f"seed {arguments.seed}; files in {folder}")
+    torture = Torture(folder, arguments.seed, split=arguments.split)
+    try:
+        torture.go_on_until(arguments.kills)
+    except LieError as lie:
+        torture.note(f"LIE: {lie}")
+        say("What came before it:", *torture.recent)
+        say(f"LIE: {lie}", f"Seed {arguments.seed}; the evidence is in {folder}.")
+        return 1
+    finally:
+        torture.close()
+        shutil.rmtree(environment.FOLDER, ignore_errors=True)
+    if not arguments.keep:
+        shutil.rmtree(folder)
+    counts, outcomes = torture.counts, torture.outcomes
+    say(", ".join(f"{name} {count}" for name, count in sorted(outcomes.items())))
+    say(
+        f"ok: {counts['kills']} kills, {counts['stalls']} stalls, {counts['faults']} faults, "
+        f"{len(torture.acknowledged):,} events in {time.monotonic() - torture.began:.0f} s"
+    )
+    return 0
+
+
+def say(*lines: str) -> None:
+    """Print lines at once."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
