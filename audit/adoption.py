@@ -196,7 +196,7 @@ def row_for(candidate: Candidate) -> ArchiveBatch | None:
     row = ledger.planned()
     if row is not None and row.start_seq != candidate.manifest.start_seq:
         raise GapError(
-            f"The ledger plans {row} though the bucket already holds {candidate.key}: restore "
-            "the ledger from a backup."
+            f"The ledger plans {row} though the bucket already holds {candidate.key}: run "
+            "rebuild_ledger."
         )
     return row

@@ -27,6 +27,8 @@ MAX_BATCH_EVENTS = 10_000_000
 MAX_BATCH_BYTES = 4 * 1024**3  # one PUT takes 5 GiB at most
 SYNCHRONOUS_FULL = 2
 MIN_LEASE_SECONDS = 3
+MAX_COLD_SECONDS = 600
+MAX_COLD_ATTEMPTS = 10
 
 
 @register(Tags.security)
@@ -68,7 +70,7 @@ def _secrets() -> Iterator[CheckMessage]:
 
 @register()
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """E003 to E012: what must be named, and what must lie within its limits."""
+    """E003 to E012, E017: what must be named, and what must lie within its limits."""
     return list(_settings())
 
 
@@ -155,6 +157,16 @@ def _settings() -> Iterator[CheckMessage]:
             hint="A replay could be taken for news; leave it unset for retention + 30 days.",
             id="audit.E012",
         )
+    for name, value, most, default in (
+        ("AUDIT_COLD_TIMEOUT_SECONDS", conf.cold_timeout_seconds(), MAX_COLD_SECONDS, 60),
+        ("AUDIT_COLD_ATTEMPTS", conf.cold_attempts(), MAX_COLD_ATTEMPTS, 4),
+    ):
+        if not 1 <= value <= most:
+            yield Error(
+                f"{name} is {value}, which is not between 1 and {most}.",
+                hint=f"Leave it unset for {default}.",
+                id="audit.E017",
+            )
 
 
 def _is_name(text: str) -> bool:

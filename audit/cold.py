@@ -58,7 +58,13 @@ def confirm(sent: Sent) -> None:
     Raises UnconfirmedError or TamperedError where it is not, GapError where it is missing,
     UnavailableError where that cannot be found out.
     """
-    found = storage.head(sent.key)
+    try:
+        found = storage.head(sent.key)
+    except storage.MissingError as error:
+        raise storage.MissingError(
+            f"{error} It was sent and taken just now: nothing was deleted. Run again; if this "
+            "stays, find out what removes objects from the bucket."
+        ) from None
     if found.length != sent.digests.length:
         raise UnconfirmedError(
             f"{sent.key} has {found.length:,} bytes in the bucket, {sent.digests.length:,} were "
@@ -146,7 +152,7 @@ def read_manifest_of(row: ArchiveBatch) -> Manifest:
         if getattr(row, name) != signed:
             raise TamperedError(
                 f"The ledger's row of {row} was changed: its {name} is not the signed one. "
-                "Nothing was deleted. Restore the ledger from a backup."
+                "Nothing was deleted. Run rebuild_ledger."
             )
     return manifest
 

@@ -83,6 +83,16 @@ def cold_sse() -> bool:
     return bool(settings.AUDIT_COLD_SSE)
 
 
+def cold_timeout_seconds() -> int:
+    """Return for how long the object store may be silent in one try of a request."""
+    return int(settings.AUDIT_COLD_TIMEOUT_SECONDS)
+
+
+def cold_attempts() -> int:
+    """Return how often a request to the object store is tried at most."""
+    return int(settings.AUDIT_COLD_ATTEMPTS)
+
+
 def dedup_days() -> int:
     """Return for how many days what was seen is remembered."""
     return int(settings.AUDIT_DEDUP_DAYS)

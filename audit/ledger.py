@@ -50,12 +50,12 @@ class Position:
             link = bytes.fromhex(row.end_link)
         except (TypeError, ValueError) as error:
             raise TamperedError(
-                f"The ledger's row of {row} was changed: {error}. Restore the row from a backup."
+                f"The ledger's row of {row} was changed: {error}. Run rebuild_ledger."
             ) from None
         if frontier.root().hex() != row.root:
             raise TamperedError(
                 f"The ledger's row of {row} was changed: its frontier does not make its root. "
-                "Restore the row from a backup."
+                "Run rebuild_ledger."
             )
         recorded_at = format_time(row.last_recorded_at) if row.last_recorded_at else ""
         return cls(row.end_seq, link, frontier, row.manifest_sha256, recorded_at)
@@ -78,8 +78,8 @@ def check_whole() -> None:
     if found["last"] is not None and (found["first"], found["events"]) != (1, found["last"]):
         raise GapError(
             f"The ledger's batches hold {found['events']:,} events from seq {found['first']:,} to "
-            f"{found['last']:,}: a row was removed or changed. Nothing was deleted. Restore the "
-            "ledger from a backup."
+            f"{found['last']:,}: a row was removed or changed. Nothing was deleted. Run "
+            "rebuild_ledger."
         )
 
 

@@ -50,8 +50,8 @@ def residue() -> ArchiveBatch | None:
     if row is None:
         raise GapError(
             f"Seq {oldest:,} is in hot below batch {last.start_seq:,}–{last.end_seq:,}, which is "
-            "purged, but no batch of the ledger holds it: nothing was deleted. Restore the "
-            "ledger from a backup."
+            "purged, but no batch of the ledger holds it: nothing was deleted. Run "
+            "rebuild_ledger."
         )
     return row
 

@@ -148,6 +148,8 @@ AUDIT_COLD_ACCESS_KEY = env.secret("AUDIT_COLD_ACCESS_KEY")
 AUDIT_COLD_SECRET_KEY = env.secret("AUDIT_COLD_SECRET_KEY")
 AUDIT_COLD_SSE = env.switch("AUDIT_COLD_SSE")
 AUDIT_COLD_PREFIX = env.str("AUDIT_COLD_PREFIX", default="audit/v1")
+AUDIT_COLD_TIMEOUT_SECONDS = env.number("AUDIT_COLD_TIMEOUT_SECONDS", default=60)
+AUDIT_COLD_ATTEMPTS = env.number("AUDIT_COLD_ATTEMPTS", default=4)
 
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

@@ -48,20 +48,7 @@ random_base64() {
 }
 
 heading='installing requirements-dev.txt'
-if ! holds dev; then
-    printf '== %s\n' "$heading"
-    if ! venv_is_ours; then
-        python=$(find_python)
-        rm -rf .venv
-        "$python" -m venv .venv
-    fi
-    rm -f .venv/installed
-    if ! "${pip_install[@]}" -r requirements-dev.txt >"$scratch/pip" 2>&1; then
-        cat "$scratch/pip" >&2
-        exit 1
-    fi
-    stamp dev
-fi
+install_dev "$scratch"
 export PATH="$PWD/.venv/bin:$PATH" DEZKY_ENV_FILE=
 
 check ruff check

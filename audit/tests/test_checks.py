@@ -82,6 +82,10 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("E010", "AUDIT_CONFIRM", "HEAD", "AUDIT_CONFIRM is 'HEAD'"),
     ("E011", "AUDIT_LEASE_SECONDS", 39, "AUDIT_LEASE_SECONDS is below 40"),
     ("E012", "AUDIT_DEDUP_DAYS", 89, "AUDIT_DEDUP_DAYS is shorter than AUDIT_HOT_RETENTION_DAYS"),
+    ("E017", "AUDIT_COLD_TIMEOUT_SECONDS", 0, "AUDIT_COLD_TIMEOUT_SECONDS is 0, which is not"),
+    ("E017", "AUDIT_COLD_TIMEOUT_SECONDS", 601, "is not between 1 and 600"),
+    ("E017", "AUDIT_COLD_ATTEMPTS", 0, "AUDIT_COLD_ATTEMPTS is 0, which is not between 1 and 10"),
+    ("E017", "AUDIT_COLD_ATTEMPTS", 11, "AUDIT_COLD_ATTEMPTS is 11"),
 ]
 
 

@@ -58,9 +58,10 @@ CHECK_EVERY = 10  # rounds from one full check to the next
 RECENT = 12  # lines of history that a lie is told with
 
 FALSE_ALARM = re.compile(
-    r"was changed|[Rr]estore|rolled back|differs|is missing|evidence|Traceback|Error:|no such table"
+    r"was changed|[Rr]estore|rolled back|differs|is missing|evidence|Traceback|Error:|no such tab"
 )
 OVERTAKEN = re.compile(r"outcome failed: (Lease \d+ has expired|A newer run|.*no longer)")
+HELD_UP = "stayed locked|outcome busy: Another run"
 STATEMENTS = ("INSERT INTO", "UPDATE", "DELETE FROM", "SELECT")
 
 
@@ -326,13 +327,13 @@ class Torture:
         time.sleep(self.random.random() * 1.5)
         self.killed(run)
 
-    def killed(self, run: Child) -> None:
+    def killed(self, run: Child, benign: str = "") -> None:
         """Kill a run, unless it has ended."""
         if run.kill():
             self.counts["kills"] += 1
             self.note(f"killed after {run.lines[-1:]}")
         else:
-            self.judge(run)
+            self.judge(run, benign=benign)
 
     def kill_writer(self) -> None:
         """Kill a writer while a run goes on, and start another."""
@@ -367,9 +368,9 @@ class Torture:
         second_line = ""
         if self.random.random() < 0.3:
             self.wait_a_moment(second)
-            self.killed(second)
+            self.killed(second, benign=HELD_UP)
         else:
-            second_line = self.judge(second, benign="stayed locked|outcome busy: Another run")
+            second_line = self.judge(second, benign=HELD_UP)
         overtaken = expired and second_line.startswith(("outcome archived", "outcome nothing_due"))
         ledger = self.ledger()
         first.popen.send_signal(signal.SIGCONT)

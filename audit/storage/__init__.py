@@ -1,0 +1,156 @@
+"""The bucket. The one place that knows boto3 and django-storages.
+
+Reading and listing go through the storage object; only what it cannot do goes to its client:
+a PUT that never overwrites and carries its digests, and a HEAD. (`save()` of
+django-storages uploads in parts and checks for an existing object before it writes, so two
+writers can both win; a single PUT with `If-None-Match` is atomic.)
+
+Every request is bounded: so many tries, and in each of them the service may be silent for so
+long.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any, BinaryIO, cast
+
+from django.core.files.storage import storages
+from s3transfer.exceptions import RetriesExceededError
+
+from audit import conf
+from audit.format.errors import TamperedError
+
+from .asking import ExistsError, MissingError, UnavailableError, asking
+from .service import SPOOL_BYTES, ColdStorage
+
+__all__ = [
+    "ENCRYPTION",
+    "SPOOL_BYTES",
+    "ColdStorage",
+    "Digests",
+    "Head",
+    "MissingError",
+    "UnavailableError",
+    "head",
+    "names",
+    "opened",
+    "put_once",
+    "read",
+]
+
+ENCRYPTION = "AES256"
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What is known of an object's bytes: length in bytes, MD5 raw, SHA-256 as hex."""
+
+    length: int
+    md5: bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the service says about an object."""
+
+    length: int
+    etag: str
+    encryption: str | None
+
+
+def _storage() -> ColdStorage:
+    return cast(ColdStorage, storages["cold"])
+
+
+def _client() -> Any:
+    return _storage().connection.meta.client
+
+
+def put_once(key: str, body: BinaryIO, digests: Digests, content_type: str) -> bool:
+    """PUT an object in one request, never over another one.
+
+    Returns whether this call stored it: False where the name was taken already, which may be
+    by an earlier try of this same call; what is there must then be read and compared. Raises
+    UnavailableError.
+    """
+    extra = {"ServerSideEncryption": ENCRYPTION} if conf.cold_sse() else {}
+    body.seek(0)
+    try:
+        with asking("PUT", key):
+            _client().put_object(
+                Bucket=conf.cold_bucket(),
+                Key=key,
+                Body=body,
+                ContentLength=digests.length,
+                ContentMD5=base64.b64encode(digests.md5).decode(),
+                ChecksumSHA256=base64.b64encode(bytes.fromhex(digests.sha256)).decode(),
+                ContentType=content_type,
+                IfNoneMatch="*",
+                Metadata={"sha256": digests.sha256},
+                **extra,
+            )
+    except ExistsError:
+        return False
+    return True
+
+
+def head(key: str) -> Head:
+    """Return what the service says about an object; raises MissingError or UnavailableError."""
+    with asking("HEAD", key):
+        answer = _client().head_object(Bucket=conf.cold_bucket(), Key=key)
+    return Head(
+        answer["ContentLength"], answer["ETag"].strip('"'), answer.get("ServerSideEncryption")
+    )
+
+
+@contextmanager
+def opened(key: str, max_bytes: int) -> Iterator[IO[bytes]]:
+    """Open an object for reading from its start; small ones in memory, others spooled to disk.
+
+    Raises TamperedError where it is larger than `max_bytes`, MissingError where it is not there,
+    UnavailableError where the service does not answer.
+    """
+    file = _download(key, max_bytes)
+    try:
+        yield file.file
+    finally:
+        file.close()
+
+
+def _download(key: str, max_bytes: int) -> Any:
+    """Return the object as a file that is read whole; asks again where an answer breaks off."""
+    with asking("GET", key) as asked:
+        while True:
+            file = _storage().open(key, "rb")
+            try:
+                if file.size > max_bytes:
+                    raise TamperedError(
+                        f"{key} has {file.size:,} bytes, {max_bytes:,} were expected."
+                    )
+                file.open()
+            except RetriesExceededError:
+                file.close()  # or what has come of it would be taken for the whole
+                if asked.times >= conf.cold_attempts():
+                    raise
+            except BaseException:
+                file.close()
+                raise
+            else:
+                return file
+
+
+def read(key: str, max_bytes: int) -> bytes:
+    """Return a whole small object; raises as `opened` does."""
+    with opened(key, max_bytes) as stream:
+        return stream.read()
+
+
+def names(prefix: str) -> list[str]:
+    """Return the names, without the prefix, of the objects right under a prefix, in order."""
+    with asking("LIST", prefix):
+        _, files = _storage().listdir(prefix)
+    return sorted(files)
