@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +14,9 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import override_settings
 
-from audit.tests import environment
+from audit.tests import environment, servers
+from audit.tests.servers import Server
 from audit.tests.simulator import Site, Template
-
-ROOT = Path(__file__).parent
 
 
 def pytest_sessionfinish() -> None:
@@ -43,31 +40,28 @@ def static_files() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run a real S3 server; yields its endpoint, which the settings name from then on."""
-    folder = tmp_path_factory.mktemp("s3")
-    with subprocess.Popen(
-        [
-            sys.executable,
-            str(ROOT / "scripts/local_s3.py"),
-            f"--dir={folder}",
-            "--port=0",
-            f"--bucket={settings.AUDIT_COLD_BUCKET}",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        assert line.startswith("ready "), f"the S3 server did not start: {line!r}"
-        endpoint = line.split()[1]
-        os.environ["AUDIT_COLD_ENDPOINT"] = endpoint
-        cold: Any = settings.STORAGES["cold"]
-        options = {**cold["OPTIONS"], "endpoint_url": endpoint}
-        storages = {**settings.STORAGES, "cold": {**cold, "OPTIONS": options}}
-        with override_settings(AUDIT_COLD_ENDPOINT=endpoint, STORAGES=storages):
-            yield endpoint
-        server.terminate()
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run SeaweedFS, a real S3 server."""
+    with servers.seaweedfs(tmp_path_factory.mktemp("s3"), settings.AUDIT_COLD_BUCKET) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def juicefs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run the JuiceFS gateway, a real S3 server of another kind."""
+    with servers.juicefs(tmp_path_factory.mktemp("juicefs"), settings.AUDIT_COLD_BUCKET) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3(seaweedfs: Server) -> Iterator[str]:
+    """Let the settings name a real S3 server from now on; yields its endpoint."""
+    os.environ["AUDIT_COLD_ENDPOINT"] = endpoint = seaweedfs.endpoint
+    cold: Any = settings.STORAGES["cold"]
+    options = {**cold["OPTIONS"], "endpoint_url": endpoint}
+    storages = {**settings.STORAGES, "cold": {**cold, "OPTIONS": options}}
+    with override_settings(AUDIT_COLD_ENDPOINT=endpoint, STORAGES=storages):
+        yield endpoint
 
 
 @pytest.fixture

@@ -157,6 +157,10 @@ def _settings() -> Iterator[CheckMessage]:
             hint="A replay could be taken for news; leave it unset for retention + 30 days.",
             id="audit.E012",
         )
+    yield from _cold_limits()
+
+
+def _cold_limits() -> Iterator[CheckMessage]:
     for name, value, most, default in (
         ("AUDIT_COLD_TIMEOUT_SECONDS", conf.cold_timeout_seconds(), MAX_COLD_SECONDS, 60),
         ("AUDIT_COLD_ATTEMPTS", conf.cold_attempts(), MAX_COLD_ATTEMPTS, 4),

@@ -8,15 +8,16 @@ how often they came before in the whole file. When in doubt, twice rather than n
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from tenants.models import Tenant
 
+from . import quick
 from .format.errors import RecordError
 from .format.record import VERSION, format_time, parse, parse_time
-from .log import Draft, encode, short_digest
+from .log import Draft, short_digest
 
 OUTCOMES = ("success", "failure", "unknown")
 OWN_SOURCE = "dezky"
@@ -88,15 +89,17 @@ def _party(given: Mapping[str, Any], name: str, members: tuple[str, ...]) -> dic
 
 def draft(event: Mapping[str, Any], scope: str, key: bytes | None = None) -> Draft:
     """Return the draft of an event; `key` is needed where it has no external id."""
-    if key is None:
-        key = event_key(event["source"], scope, event["external_id"])
-    return Draft.of(event, parse_time(event["occurred_at"]), key, short_digest(encode(event)))
+    return Draft.of(event, key or event_key(event["source"], scope, event["external_id"]))
 
 
 def event_key(*parts: str) -> bytes:
     """Return the 16-byte key made of texts, each with its length, so that none run together."""
-    encoded = [part.encode() for part in parts]
-    return short_digest(b"".join(len(part).to_bytes(8) + part for part in encoded))
+    return short_digest(b"".join(map(_with_length, parts)))
+
+
+def _with_length(part: str) -> bytes:
+    encoded = part.encode()
+    return len(encoded).to_bytes(8) + encoded
 
 
 class Occurrences:
@@ -132,17 +135,37 @@ class LineReader:
         """Read for this source."""
         self.source = source
         self._occurrences = Occurrences()
+        self._begin_of_key = b"".join(map(_with_length, (source, FILE_SCOPE)))
+
+    def drafts(self, lines: Sequence[bytes]) -> list[Draft | RecordError]:
+        """Return the draft of each line, or the reason why there is none."""
+        quick_events = quick.events(self.source, lines)
+        return [self._draft(line, event) for line, event in zip(lines, quick_events, strict=True)]
 
     def draft(self, line: bytes) -> Draft:
         """Return the draft of one line; raises RecordError with the reason why there is none."""
-        if len(line) > MAX_LINE_BYTES:
-            raise RecordError(f"longer than {MAX_LINE_BYTES:,} bytes")
-        event = generic_event(self.source, parse(line))
-        if event["external_id"]:
-            return draft(event, FILE_SCOPE)
+        (found,) = self.drafts([line])
+        if isinstance(found, RecordError):
+            raise found
+        return found
+
+    def _draft(self, line: bytes, event: dict[str, Any] | None) -> Draft | RecordError:
+        try:
+            if len(line) > MAX_LINE_BYTES:
+                raise RecordError(f"longer than {MAX_LINE_BYTES:,} bytes")
+            if event is None:
+                event = generic_event(self.source, parse(line))
+            return Draft.of(event, self._key(line, event["external_id"]))
+        except RecordError as error:
+            return error
+
+    def _key(self, line: bytes, external_id: str) -> bytes:
+        """Return what `event_key` gives of source, scope and id; or of the line and its count."""
+        if external_id:
+            return short_digest(self._begin_of_key + _with_length(external_id))
         digest = short_digest(line)
         nth = self._occurrences.count(digest)
-        return draft(event, FILE_SCOPE, event_key(self.source, FILE_SCOPE, digest.hex(), str(nth)))
+        return event_key(self.source, FILE_SCOPE, digest.hex(), str(nth))
 
     def close(self) -> None:
         """Forget the lines."""

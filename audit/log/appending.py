@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from audit.format.chain import leaf_hash, next_link
-from audit.format.record import format_time
+from audit.format.record import format_time, parse_time
 from audit.models import AuditEvent, EventKey, LogState
 from audit.routers import hot_alias
 
 from .database import write_transaction
-from .drafts import TEXT_COLUMNS, Appended, Draft, conflict_key, encode, project
+from .drafts import TEXT_COLUMNS, Appended, Draft, conflict_key, project
 from .state import check_file, check_head, locked_state
 
 KEYS_A_QUERY = 900
+UUID_BYTES = 10
+VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 EVENT_COLUMNS = ["seq", "record", "link", "recorded_at", "occurred_at", *TEXT_COLUMNS]
 
 
@@ -40,17 +44,20 @@ def append(drafts: Sequence[Draft], *, now: datetime | None = None) -> list[Appe
             now = datetime.now(UTC)
         recorded_at = max(now, state.head_recorded_at or now)
         recorded_at = recorded_at.replace(microsecond=recorded_at.microsecond // 1000 * 1000)
-        seen = _seen(drafts)
-        answers = []
-        fresh: list[tuple[Draft, bytes]] = []
+        seen = _seen_of(drafts)
+        answers: list[Appended] = []
+        fresh: list[Draft] = []
+        keys: list[tuple[bytes, bytes, int]] = []
         for draft in drafts:
-            answer, key = _place(draft, seen, state.head_seq + len(fresh) + 1)
+            seq = state.head_seq + len(fresh) + 1
+            answer, key = _place(draft, seen, seq)
             answers.append(answer)
             if not answer.duplicate:
-                seen[key] = (draft.digest, answer.seq)
-                fresh.append((draft, key))
+                seen[key] = (draft.digest, seq)
+                fresh.append(draft)
+                keys.append((key, draft.digest, seq))
         if fresh:
-            _write(state, fresh, recorded_at)
+            _write(state, fresh, keys, recorded_at)
     return answers
 
 
@@ -70,45 +77,85 @@ def _place(
     return Appended(known[1], duplicate=True, conflict=True), key
 
 
-def _seen(drafts: Sequence[Draft]) -> dict[bytes, tuple[bytes, int]]:
-    """Look up which of the drafts' keys are taken: {key: (digest, seq)}."""
-    keys = list({key for draft in drafts for key in (draft.key, conflict_key(draft))})
+def _seen_of(drafts: Sequence[Draft]) -> dict[bytes, tuple[bytes, int]]:
+    """Look up which of the drafts' keys are taken, in the log: {key: (digest, seq)}.
+
+    A key of its own is asked for only where a draft needs one: the log, or an earlier draft, has
+    its key and says something else.
+    """
+    keys = [draft.key for draft in drafts]
+    seen = _seen(keys)
+    if not seen and len(set(keys)) == len(keys):
+        return seen
+    first = {draft.key: draft.digest for draft in reversed(drafts)}
+    first.update((key, digest) for key, (digest, _) in seen.items())
+    return seen | _seen([conflict_key(draft) for draft in drafts if first[draft.key] != draft.digest])
+
+
+def _seen(keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:
+    """Look up which keys are taken: {key: (digest, seq)}."""
     seen = {}
-    for at in range(0, len(keys), KEYS_A_QUERY):
-        rows = EventKey.objects.filter(key__in=keys[at : at + KEYS_A_QUERY])
-        for key, digest, seq in rows.values_list("key", "digest", "seq"):
-            seen[bytes(key)] = (bytes(digest), seq)
+    with connections[hot_alias()].cursor() as cursor:
+        for at in range(0, len(keys), KEYS_A_QUERY):
+            asked = keys[at : at + KEYS_A_QUERY]
+            cursor.execute(_select_keys(len(asked)), asked)
+            for key, digest, seq in cursor.fetchall():
+                seen[bytes(key)] = (bytes(digest), seq)
     return seen
 
 
-def _write(state: LogState, fresh: Sequence[tuple[Draft, bytes]], recorded_at: datetime) -> None:
+def _write(
+    state: LogState,
+    fresh: Sequence[Draft],
+    keys: Sequence[tuple[bytes, bytes, int]],
+    recorded_at: datetime,
+) -> None:
     """Write records head+1 …, their keys and the new head, inside the caller's transaction."""
     connection = connections[hot_alias()]
-    as_column = connection.ops.adapt_datetimefield_value
-    recorded_text, recorded_column = format_time(recorded_at), as_column(recorded_at)
-    milliseconds = int(recorded_at.timestamp() * 1000)
+    as_column = time_column(connection)
+    recorded_text = format_time(recorded_at)
+    recorded_column = as_column(recorded_text)
     seq, link = state.head_seq, bytes.fromhex(state.head_link)
-    rows, keys = [], []
-    for draft, key in fresh:
+    rows = []
+    ids = uuid7s(int(recorded_at.timestamp() * 1000), len(fresh))
+    for draft, identity in zip(fresh, ids, strict=True):
         seq += 1
-        record = encode(draft.event, id=uuid7(milliseconds), recorded_at=recorded_text, seq=seq)
+        record = draft.record(identity, recorded_text, seq)
         link = next_link(link, leaf_hash(record))
+        occurred_column = as_column(draft.event["occurred_at"])
         rows.append(
-            (
-                seq,
-                record,
-                link.hex(),
-                recorded_column,
-                as_column(draft.occurred_at),
-                *project(draft.event),
-            )
+            (seq, record, link.hex(), recorded_column, occurred_column, *project(draft.event))
         )
-        keys.append((key, draft.digest, seq))
     with connection.cursor() as cursor:
         cursor.executemany(_insert(AuditEvent, tuple(EVENT_COLUMNS)), rows)
-        cursor.executemany(_insert(EventKey, ("key", "digest", "seq")), keys)
+        # In order of their keys, so that the index is walked once.
+        cursor.executemany(_insert(EventKey, ("key", "digest", "seq")), sorted(keys))
     LogState.objects.filter(id=state.id).update(
         head_seq=seq, head_link=link.hex(), head_recorded_at=recorded_at
+    )
+
+
+def time_column(connection: BaseDatabaseWrapper) -> Callable[[str], Any]:
+    """Return what makes of a record's time the value that Django would give its column."""
+    if connection.vendor == "sqlite" and connection.timezone_name == "UTC":
+        return _sqlite_time
+    as_column = connection.ops.adapt_datetimefield_value
+    return lambda text: as_column(parse_time(text))
+
+
+def _sqlite_time(text: str) -> str:
+    """Return SQLite's text of a time, without a detour by way of `datetime`: as its `str` is."""
+    milliseconds = text[20:23]
+    return f"{text[:10]} {text[11:19]}{'' if milliseconds == '000' else f'.{milliseconds}000'}"
+
+
+@cache
+def _select_keys(count: int) -> str:
+    quote = connections[hot_alias()].ops.quote_name
+    names = ", ".join(map(quote, ("key", "digest", "seq")))
+    marks = ", ".join(["%s"] * count)
+    return (
+        f"SELECT {names} FROM {quote(EventKey._meta.db_table)} WHERE {quote('key')} IN ({marks})"  # noqa: S608  # our own names
     )
 
 
@@ -122,7 +169,17 @@ def _insert(model: type[AuditEvent | EventKey], columns: tuple[str, ...]) -> str
 
 def uuid7(milliseconds: int) -> str:
     """Return a UUID of version 7 (RFC 9562, section 5.7) with 74 random bits."""
-    value = milliseconds << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62
-    digits = f"{value:032x}"
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return next(uuid7s(milliseconds, 1))
+
+
+def uuid7s(milliseconds: int, count: int) -> Iterator[str]:
+    """Yield `count` of them: one question to the system for all their random bits."""
+    time = f"{milliseconds:012x}"
+    begin = f"{time[:8]}-{time[8:]}-7"
+    digits = os.urandom(UUID_BYTES * count).hex()
+    for at in range(0, len(digits), 2 * UUID_BYTES):
+        # Two of the four bits of the first digit are random, 18 digits more are.
+        yield (
+            f"{begin}{digits[at + 1 : at + 4]}-{VARIANT[digits[at]]}"
+            f"{digits[at + 4 : at + 7]}-{digits[at + 7 : at + 19]}"
+        )

@@ -23,7 +23,7 @@ from s3transfer.exceptions import RetriesExceededError
 from audit import conf
 from audit.format.errors import TamperedError
 
-from .asking import ExistsError, MissingError, UnavailableError, asking
+from .answers import ExistsError, MissingError, UnavailableError, asking
 from .service import SPOOL_BYTES, ColdStorage
 
 __all__ = [
@@ -102,9 +102,8 @@ def head(key: str) -> Head:
     """Return what the service says about an object; raises MissingError or UnavailableError."""
     with asking("HEAD", key):
         answer = _client().head_object(Bucket=conf.cold_bucket(), Key=key)
-    return Head(
-        answer["ContentLength"], answer["ETag"].strip('"'), answer.get("ServerSideEncryption")
-    )
+    etag = answer.get("ETag", "").strip('"')  # where there is none, the object is read
+    return Head(answer["ContentLength"], etag, answer.get("ServerSideEncryption"))
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from storages.backends.s3 import S3Storage
 
 from audit import conf
 
-from . import asking
+from . import answers
 
 SPOOL_BYTES = 8 * 1024 * 1024
+LARGEST_OBJECT = 5 * 1024**3  # that one PUT can store
 
 
 class ColdStorage(S3Storage):  # type: ignore[misc]  # django-storages has no type hints
@@ -26,8 +27,14 @@ class ColdStorage(S3Storage):  # type: ignore[misc]  # django-storages has no ty
         super().__init__(
             **settings,
             max_memory_size=SPOOL_BYTES,
-            # Its own tries of a GET would multiply with those of each request: `opened` counts.
-            transfer_config=TransferConfig(use_threads=False, num_download_attempts=1),
+            # An object is read by one GET. The transfer's own tries would multiply with those of
+            # each request, and are left to `opened`, which counts them.
+            transfer_config=TransferConfig(
+                use_threads=False,
+                multipart_threshold=LARGEST_OBJECT,
+                multipart_chunksize=LARGEST_OBJECT,
+                num_download_attempts=1,
+            ),
             # Once there is a configuration of its own, nothing else of it is defaulted. Newer
             # default checksums break on several Ceph services: only where an operation needs one.
             client_config=Config(
@@ -45,15 +52,17 @@ class ColdStorage(S3Storage):  # type: ignore[misc]  # django-storages has no ty
     def _create_session(self) -> Any:
         """Listen to what is asked, and bound how slowly an object may come."""
         session = super()._create_session()
-        session.events.register("before-call.s3", asking.begin)
-        session.events.register("before-send.s3", asking.count_try)
+        session.events.register("before-call.s3", answers.begin)
+        session.events.register("before-send.s3", answers.count_try)
+        session.events.register("before-parse.s3", answers.measure)
         session.events.register("after-call.s3.GetObject", self._pace)
         return session
 
     def _pace(self, http_response: Any, parsed: dict[str, Any], **kwargs: Any) -> None:
         if "Body" in parsed:
-            paced = _Paced(http_response.raw, self.patience)
-            parsed["Body"] = StreamingBody(paced, parsed.get("ContentLength"))
+            paced: Any = _Paced(http_response.raw, self.patience)
+            length: Any = parsed.get("ContentLength")  # may be unknown
+            parsed["Body"] = StreamingBody(paced, length)
 
 
 class _Paced:

@@ -1,6 +1,6 @@
 """Runs our use cases in a process of its own, and pauses where a test wants to kill it.
 
-    python -m audit.tests.driver archive [--pause WHERE] [--max-batches N]
+    python -m audit.tests.driver archive [--pause WHERE] [--max-batches N] [--clock SECONDS]
     python -m audit.tests.driver append --name NAME --calls N --each K [--at DATE] [--pause WHERE]
                                         [--every SECONDS]
 
@@ -105,6 +105,18 @@ def hook_storage(pause: Pause) -> None:
     client.meta.events.register("before-send.s3", before_send)
 
 
+def shift_clock(seconds: int) -> None:
+    """Let the SDK sign by a clock that is off, which is all that a service can see of it."""
+    import botocore.auth
+
+    right = botocore.auth.get_current_datetime
+
+    def wrong(*args: Any, **kwargs: Any) -> datetime:
+        return cast(datetime, right(*args, **kwargs)) + timedelta(seconds=seconds)
+
+    botocore.auth.get_current_datetime = wrong
+
+
 def archive(pause: Pause, max_batches: int | None) -> None:
     """Run the archive; print its result."""
     from audit import archive as use_case
@@ -163,6 +175,7 @@ def main() -> None:
     parser.add_argument("what", choices=["archive", "append"])
     parser.add_argument("--pause")
     parser.add_argument("--max-batches", type=int)
+    parser.add_argument("--clock", type=int, default=0)
     parser.add_argument("--name", default="driver")
     parser.add_argument("--calls", type=int, default=1)
     parser.add_argument("--each", type=int, default=1)
@@ -175,6 +188,7 @@ def main() -> None:
     hook_database(pause)
     if arguments.what == "archive":
         hook_storage(pause)
+        shift_clock(arguments.clock)
         archive(pause, arguments.max_batches)
     else:
         append(

@@ -31,6 +31,8 @@ for name in (
     "REDIS_URL",
     "ARCHIVE_ENABLED",
     "AUDIT_COLD_SSE",
+    "AUDIT_COLD_TIMEOUT_SECONDS",
+    "AUDIT_COLD_ATTEMPTS",
     "AUDIT_CONFIRM",
 ):
     os.environ.pop(name, None)

@@ -45,13 +45,13 @@ class Template:
     records: list[bytes]
 
     @classmethod
-    def make(cls, folder: Path) -> Template:
+    def make(cls, folder: Path, count: int = EVENTS) -> Template:
         """Make both once."""
         full, empty = folder / "full.sqlite3", folder / "empty.sqlite3"
         _manage({"DATABASE_URL": f"sqlite:///{empty}"}, "migrate", "-v0")
         shutil.copy(empty, full)
         url = {"DATABASE_URL": f"sqlite:///{full}"}
-        _manage(url, "demo_events", f"--count={EVENTS}", "--days=180")
+        _manage(url, "demo_events", f"--count={count}", "--days=180")
         _, _, rows = reader.read_hot(full)
         return cls(full, empty, [record for _, record, _ in rows])
 
@@ -75,6 +75,7 @@ class Site:
         self.template = template
         self.database = self.hot_database = folder / "site.sqlite3"
         self.prefix = f"site/{uuid.uuid4()}"
+        self.endpoint = ""  # where the tests find the bucket; by default, where the site does
         self.env = {
             **os.environ,
             "DATABASE_URL": f"sqlite:///{self.database}",
@@ -196,7 +197,7 @@ class Site:
         """Return the bucket, spoken to directly."""
         return boto3.resource(
             "s3",
-            endpoint_url=self.env["AUDIT_COLD_ENDPOINT"],
+            endpoint_url=self.endpoint or self.env["AUDIT_COLD_ENDPOINT"],
             region_name="us-east-1",
             aws_access_key_id=self.env["AUDIT_COLD_ACCESS_KEY"],
             aws_secret_access_key=self.env["AUDIT_COLD_SECRET_KEY"],

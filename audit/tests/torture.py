@@ -48,6 +48,19 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from . import environment, reader
+from .fault_proxy import (
+    ALWAYS,
+    FaultProxy,
+    break_off,
+    forget,
+    lose_answer,
+    other_etag,
+    refuse,
+    refuse_after_storing,
+    reset_within_answer,
+    reset_within_request,
+    store_other_bytes,
+)
 from .simulator import ROOT, Site, Template
 
 WRITERS, EACH, EVERY = 4, 3, "0.25"  # events a call, seconds between calls
@@ -61,6 +74,18 @@ FALSE_ALARM = re.compile(
     r"was changed|[Rr]estore|rolled back|differs|is missing|evidence|Traceback|Error:|no such tab"
 )
 OVERTAKEN = re.compile(r"outcome failed: (Lease \d+ has expired|A newer run|.*no longer)")
+FAULTS = {
+    "refuse": refuse(503, "SlowDown"),
+    "refuse after storing": refuse_after_storing(500, "InternalError"),
+    "reset within the request": reset_within_request,
+    "reset within the answer": reset_within_answer,
+    "break off": break_off,
+    "lose the answer": lose_answer,
+    "forget": forget,
+    "another ETag": other_etag,
+    "store other bytes": store_other_bytes,
+}
+REAL_ALARMS = {"forget", "store other bytes"}  # then the bucket does not hold what it should
 HELD_UP = "stayed locked|outcome busy: Another run"
 STATEMENTS = ("INSERT INTO", "UPDATE", "DELETE FROM", "SELECT")
 
@@ -208,7 +233,9 @@ class Server:
 class Torture:
     """One session."""
 
-    def __init__(self, folder: Path, seed: int, *, split: bool) -> None:
+    def __init__(
+        self, folder: Path, seed: int, server: Server, proxy: FaultProxy, *, split: bool
+    ) -> None:
         self.folder, self.seed, self.random = folder, seed, random.Random(seed)  # noqa: S311
         self.began = time.monotonic()
         self.counts: Counter[str] = Counter()
@@ -220,7 +247,7 @@ class Torture:
         self.lock = threading.Lock()
         self.bodies: dict[tuple[str, str], bytes] = {}
         self.children: list[Child] = []
-        self.server = Server(folder / "s3", dict(os.environ))
+        self.server, self.proxy = server, proxy
         (folder / "site").mkdir()
         self.site = Site(folder / "site", empty_template(folder))
         if split:
@@ -231,7 +258,7 @@ class Torture:
         self.site.env.update(
             AUDIT_HOT_RETENTION_DAYS="0",
             AUDIT_BATCH_MAX_EVENTS=str(BATCH_EVENTS),
-            AUDIT_COLD_ENDPOINT=self.server.endpoint,
+            AUDIT_COLD_ENDPOINT=proxy.endpoint,
         )
         self.writers = [self.new_writer() for _ in range(WRITERS)]
 
@@ -277,10 +304,10 @@ class Torture:
         run.says(self.random.choice((1, 1, 2, 3, 5, 8, 13, 21, 34)))
         time.sleep(self.random.choice((0, 0, self.random.random() * 0.05)))
 
-    def judge(self, run: Child, *, benign: str = "") -> str:
+    def judge(self, run: Child, *, benign: str = "", alarmed: bool = False) -> str:
         """Return a run's last line once it has ended; raise where it should not say that.
 
-        `benign`: what it may have failed of.
+        `benign`: what it may have failed of. `alarmed`: it may speak of tampering.
         """
         line = run.finish()
         if line.startswith("{"):
@@ -295,7 +322,7 @@ class Torture:
             must("overtaken" in benign, f"Nobody overtook a run that says: {line}")
         elif match[1] not in {"archived", "nothing_due"}:
             must(benign and re.search(benign, line), f"A run failed of nothing: {line}")
-            must(not FALSE_ALARM.search(line), f"A false alarm: {line}")
+            must(alarmed or not FALSE_ALARM.search(line), f"A false alarm: {line}")
         return line
 
     def note(self, text: str) -> None:
@@ -318,7 +345,7 @@ class Torture:
         statement = self.random.choice(STATEMENTS)
         nth = self.random.randint(1, 60 if statement in {"SELECT", "UPDATE"} else 8)
         run = self.run(f"--pause=sql:{statement}:{nth}")
-        run.wait_until(lambda: bool(run.lines) and run.lines[-1].startswith("paused"))
+        run.wait_until(lambda: any(line.startswith("paused") for line in run.lines))
         self.killed(run)
 
     def kill_command(self) -> None:
@@ -354,7 +381,8 @@ class Torture:
         self.counts["kills"] += 1
         self.note("killed the S3 server")
         self.server.start()
-        self.judge(run, benign="no answer after|refused with|interrupted")
+        self.judge(run, benign="no answer after|refused with")
+        self.proxy.errors.clear()  # the server died on it
 
     def stall(self) -> None:
         """Stop a run past its lease, let another one go on, and wake it."""
@@ -379,6 +407,35 @@ class Torture:
         if overtaken and line not in {"outcome archived: None", "outcome nothing_due: None"}:
             must(OVERTAKEN.match(line), f"An overtaken run says: {line}")
             must(ledger == self.ledger(), "A run that was overtaken changed the ledger.")
+
+    def fault(self) -> None:
+        """Let the bucket answer wrongly while a run goes on."""
+        name = self.random.choice(list(FAULTS))
+        verbs = ("PUT", "HEAD", "GET", "LIST") if "stor" not in name else ("PUT",)
+        verb = "PUT" if name == "forget" else self.random.choice(verbs)
+        key = "" if verb == "LIST" else self.random.choice(("", ".jsonl.gz", ".manifest.json"))
+        times, skip = self.random.choice((1, 1, 2, ALWAYS)), self.random.choice((0, 0, 1, 2))
+        self.note(f"fault: {name}, {verb} {key}, {times} times after {skip}")
+        self.proxy.fault(FAULTS[name], verb, key, times=times, skip=skip)
+        self.counts["faults"] += 1
+        self.judge(self.run(), benign=".", alarmed=name in REAL_ALARMS)
+        self.proxy.lift()
+        if name == "store other bytes":
+            self.remove_other_bytes()
+
+    def remove_other_bytes(self) -> None:
+        """Remove what the bucket was made to store wrongly, as a run has asked for."""
+        believed = {
+            row[key]
+            for row in self.ledger()
+            if row["state"] != "planned"
+            for key in ("jsonl_key", "manifest_key")
+        }
+        for key, data in self.server.objects(self.site.prefix, self.bodies).items():
+            if not is_named_by(key, data):
+                must(key not in believed, f"{key} holds other bytes, and the ledger believes it.")
+                self.note(f"removed {key}")
+                self.server.bucket.Object(key).delete()
 
     def expire_lease(self) -> bool:
         """Let the lease run out, unless the database is locked: then its holder has stopped
@@ -456,8 +513,7 @@ class Torture:
             source.backup(copy)
         objects = self.server.objects(self.site.prefix, self.bodies)
         for key, data in objects.items():
-            digest = sha256(data).hexdigest()[:16]
-            must(digest in key.rpartition("-")[2], f"{key} holds other bytes")
+            must(is_named_by(key, data), f"{key} holds other bytes.")
         env = self.site.env
         try:
             log = reader.read_all(
@@ -514,6 +570,7 @@ class Torture:
             self.kill_writer: 8,
             self.kill_server: 6,
             self.stall: 16,
+            self.fault: 16,
         }
         while self.counts["kills"] < kills:
             self.counts["rounds"] += 1
@@ -527,9 +584,14 @@ class Torture:
 
     def close(self) -> None:
         """End every process."""
-        for child in [*self.children, self.server.child]:
+        for child in self.children:
             child.kill()
         self.history.close()
+
+
+def is_named_by(key: str, data: bytes) -> bool:
+    """Say whether an object's bytes are those that its name promises."""
+    return sha256(data).hexdigest()[:16] == key.rpartition("-")[2].partition(".")[0]
 
 
 def empty_template(folder: Path) -> Template:
@@ -554,26 +616,37 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="dezky-torture-"))
     say(f"seed {arguments.seed}; files in {folder}")
-    torture = Torture(folder, arguments.seed, split=arguments.split)
+    server = Server(folder / "s3", dict(os.environ))
     try:
-        torture.go_on_until(arguments.kills)
+        with FaultProxy(server.endpoint) as proxy:
+            torture = Torture(folder, arguments.seed, server, proxy, split=arguments.split)
+            whole = endure(torture, arguments.kills)
+    finally:
+        server.child.kill()
+        shutil.rmtree(environment.FOLDER, ignore_errors=True)
+    if whole and not arguments.keep:
+        shutil.rmtree(folder)
+    return 0 if whole else 1
+
+
+def endure(torture: Torture, kills: int) -> bool:
+    """Do so many kills; say how it ended, and return whether it ended well."""
+    try:
+        torture.go_on_until(kills)
     except LieError as lie:
         torture.note(f"LIE: {lie}")
         say("What came before it:", *torture.recent)
-        say(f"LIE: {lie}", f"Seed {arguments.seed}; the evidence is in {folder}.")
-        return 1
+        say(f"LIE: {lie}", f"Seed {torture.seed}; the evidence is in {torture.folder}.")
+        return False
     finally:
         torture.close()
-        shutil.rmtree(environment.FOLDER, ignore_errors=True)
-    if not arguments.keep:
-        shutil.rmtree(folder)
-    counts, outcomes = torture.counts, torture.outcomes
-    say(", ".join(f"{name} {count}" for name, count in sorted(outcomes.items())))
+    counts, seconds = torture.counts, time.monotonic() - torture.began
+    say(", ".join(f"{name} {count}" for name, count in sorted(torture.outcomes.items())))
     say(
         f"ok: {counts['kills']} kills, {counts['stalls']} stalls, {counts['faults']} faults, "
-        f"{len(torture.acknowledged):,} events in {time.monotonic() - torture.began:.0f} s"
+        f"{len(torture.acknowledged):,} events in {seconds:.0f} s"
     )
-    return 0
+    return True
 
 
 def say(*lines: str) -> None:

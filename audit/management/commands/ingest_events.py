@@ -19,7 +19,7 @@ from tqdm import tqdm
 from audit import ingest, log
 from audit.format.errors import AuditError, RecordError
 from audit.log import Draft
-from audit.management.entrance import interrupt_on_sigterm, interrupts_held
+from audit.management.entrance import interrupt_on_sigterm, interrupts_held, settled_heap
 
 CHUNK_LINES = 2_000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -70,7 +70,7 @@ class Command(BaseCommand):
         if rejects and Path(rejects).exists():
             raise CommandError(f"{rejects} exists already: name another reject file.")
         tally = Tally()
-        with interrupt_on_sigterm():
+        with interrupt_on_sigterm(), settled_heap():
             try:
                 self.ingest(file, source, rejects, tally)
             except KeyboardInterrupt:
@@ -98,19 +98,10 @@ class Command(BaseCommand):
             bar: tqdm[Any] = stack.enter_context(
                 tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None)
             )
-            batch = Batch(tally)
             try:
-                for number, line in _lines(stream, reject_file, tally, self.stderr):
-                    bar.update(len(line))
-                    text = line.rstrip(b"\r\n").removeprefix(BOM if number == 1 else b"")
-                    try:
-                        batch.add(number, reader.draft(text), len(line))
-                    except RecordError as error:
-                        reject_file.write(line)
-                        tally.reject(number, str(error), self.stderr)
-                    if batch.is_full():
-                        batch.append()
-                batch.append()
+                for chunk in _chunks(stream, reject_file, tally, self.stderr):
+                    self.take(chunk, reader, reject_file, tally)
+                    bar.update(chunk.size)
             except KeyboardInterrupt:
                 self.report(tally, reject_file)
                 raise
@@ -126,6 +117,24 @@ class Command(BaseCommand):
             self.report(tally, reject_file)
         else:
             self.stdout.write(f"{file} holds no lines: nothing to ingest.")
+
+    def take(
+        self, chunk: Chunk, reader: ingest.LineReader, reject_file: RejectFile, tally: Tally
+    ) -> None:
+        """Append what a chunk holds; give back what cannot be taken."""
+        drafts = []
+        for number, line, found in zip(
+            chunk.numbers, chunk.lines, reader.drafts(chunk.texts()), strict=True
+        ):
+            if isinstance(found, RecordError):
+                reject_file.write(line)
+                tally.reject(number, str(found), self.stderr)
+            else:
+                drafts.append(found)
+        # A signal comes before they are appended and counted, or after it.
+        with interrupts_held():
+            tally.add(log.append(drafts), drafts)
+            tally.waiting_line = chunk.numbers[-1] + 1
 
     def report(self, tally: Tally, reject_file: RejectFile) -> None:
         """Print what became of the lines."""
@@ -175,45 +184,47 @@ class Tally:
         elif self.rejected == SHOWN_REJECTS + 1:
             stderr.write("more lines rejected; the last line counts them")
 
-    def add(self, answer: log.Appended, draft: Draft) -> None:
+    def add(self, answers: list[log.Appended], drafts: list[Draft]) -> None:
         """Count what append answered."""
-        self.conflicts += answer.conflict
-        if answer.duplicate:
-            self.duplicates += 1
-            return
-        self.appended += 1
-        self.first_seq = self.first_seq or answer.seq
-        self.last_seq = answer.seq
-        self.tenants[draft.event["tenant"]] += 1
+        seqs = [answer.seq for answer in answers if not answer.duplicate]
+        if seqs:
+            self.first_seq = self.first_seq or seqs[0]
+            self.last_seq = seqs[-1]
+        self.appended += len(seqs)
+        self.duplicates += len(answers) - len(seqs)
+        self.conflicts += sum([answer.conflict for answer in answers])
+        self.tenants.update(
+            draft.event["tenant"]
+            for answer, draft in zip(answers, drafts, strict=True)
+            if not answer.duplicate
+        )
 
 
-class Batch:
-    """The drafts that go in together."""
+class Chunk:
+    """The lines that go in together, each with its number, as they are in the file."""
 
-    def __init__(self, tally: Tally) -> None:
-        """Count into this tally."""
-        self._tally = tally
-        self._drafts: list[Draft] = []
-        self._bytes = 0
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.numbers: list[int] = []
+        self.lines: list[bytes] = []
+        self.size = 0
 
-    def add(self, number: int, draft: Draft, size: int) -> None:
-        """Add the draft of a line."""
-        if not self._drafts:
-            self._tally.waiting_line = number
-        self._drafts.append(draft)
-        self._bytes += size
+    def add(self, number: int, line: bytes) -> None:
+        """Add a line."""
+        self.numbers.append(number)
+        self.lines.append(line)
+        self.size += len(line)
 
     def is_full(self) -> bool:
         """Say whether it is time to append."""
-        return len(self._drafts) >= CHUNK_LINES or self._bytes >= CHUNK_BYTES
+        return len(self.lines) >= CHUNK_LINES or self.size >= CHUNK_BYTES
 
-    def append(self) -> None:
-        """Append what there is, and count it: a signal comes before that or after it."""
-        with interrupts_held():
-            for answer, draft in zip(log.append(self._drafts), self._drafts, strict=True):
-                self._tally.add(answer, draft)
-            self._drafts, self._bytes = [], 0
-            self._tally.waiting_line = self._tally.last_line + 1
+    def texts(self) -> list[bytes]:
+        """Return the lines without their ends, and the file's first without its mark."""
+        texts = [line.rstrip(b"\r\n") for line in self.lines]
+        if self.numbers[:1] == [1]:
+            texts[0] = texts[0].removeprefix(BOM)
+        return texts
 
 
 class RejectFile:
@@ -249,18 +260,21 @@ def _reject_path(file: str, given: str | None) -> Path:
     return Path(f"{name}.rejects-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z.jsonl")
 
 
-def _lines(
+def _chunks(
     stream: BinaryIO, reject_file: RejectFile, tally: Tally, stderr: Any | TextIO
-) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, line with its end) of every line that is not blank and not too long.
+) -> Iterator[Chunk]:
+    """Yield the lines that are not blank and not too long, some at a time.
 
     A line that is too long goes to the reject file in parts and is never held as a whole.
     """
-    number = 0
+    chunk, number = Chunk(), 0
     while line := stream.readline(ingest.MAX_LINE_BYTES + 1):
         number += 1
         tally.last_line = number
         if len(line) > ingest.MAX_LINE_BYTES and not line.endswith(b"\n"):
+            if chunk.lines:  # they come first in the reject file, too
+                yield chunk
+                chunk = Chunk()
             tally.lines += 1
             reject_file.write(line)
             while part := stream.readline(COPY_BYTES):
@@ -268,9 +282,16 @@ def _lines(
                 if part.endswith(b"\n"):
                     break
             tally.reject(number, f"longer than {ingest.MAX_LINE_BYTES:,} bytes", stderr)
-        elif line.removeprefix(BOM if number == 1 else b"").strip():
+        elif (line if number > 1 else line.removeprefix(BOM)).strip():
+            if not chunk.lines:
+                tally.waiting_line = number
             tally.lines += 1
-            yield number, line
+            chunk.add(number, line)
+            if chunk.is_full():
+                yield chunk
+                chunk = Chunk()
+    if chunk.lines:
+        yield chunk
 
 
 def _printable(text: str) -> str:

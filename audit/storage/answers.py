@@ -26,7 +26,7 @@ from botocore.exceptions import (
     SSLError,
 )
 from botocore.parsers import ResponseParserError
-from s3transfer.exceptions import RetriesExceededError
+from s3transfer.exceptions import RetriesExceededError, S3ValidationError
 from urllib3.exceptions import NameResolutionError
 
 from audit import conf
@@ -54,6 +54,7 @@ class _Asked:
 
     operation: str = ""
     tries: Counter[str] = field(default_factory=Counter)
+    broke_off: bool = False  # the newest answer, which the SDK then takes for a 500
 
     @property
     def times(self) -> int:
@@ -65,6 +66,7 @@ _asked: ContextVar[_Asked | None] = ContextVar("_asked", default=None)
 
 
 def begin(model: Any, **kwargs: Any) -> None:
+    """Note that an operation begins; called by the SDK."""
     if asked := _asked.get():
         asked.operation = model.name
         if model.name != "GetObject":  # whose tries add up: an answer that broke off is one
@@ -72,8 +74,17 @@ def begin(model: Any, **kwargs: Any) -> None:
 
 
 def count_try(**kwargs: Any) -> None:
+    """Note that its request is sent, for the first time or again; called by the SDK."""
     if asked := _asked.get():
         asked.tries[asked.operation] += 1
+        asked.broke_off = False
+
+
+def measure(response_dict: dict[str, Any], **kwargs: Any) -> None:
+    """Note whether an answer is shorter than it says; called by the SDK, which does not look."""
+    if (asked := _asked.get()) and asked.operation == "ListObjects":
+        length = int(response_dict["headers"].get("content-length", 0))
+        asked.broke_off = len(response_dict["body"]) < length
 
 
 KEYS = (
@@ -116,6 +127,20 @@ NO_ENCRYPTION = (
     "AUDIT_COLD_SSE is on, and the service cannot encrypt: turn AUDIT_COLD_SSE off, or give the "
     "service a key management, and run again"
 )
+BROKE_OFF = "it broke off"
+# In this order: the SDK's own are errors of the operating system, too.
+REASONS: tuple[tuple[type[BaseException], str], ...] = (
+    (ConnectTimeoutError, "no connection in that time"),
+    (ReadTimeoutError, "silence for that time"),
+    (TimeoutError, "it comes too slowly"),
+    (EndpointConnectionError, "no connection"),
+    (ConnectionClosedError, "the connection was cut off"),
+    (IncompleteReadError, BROKE_OFF),
+    (ResponseStreamingError, BROKE_OFF),
+    (OSError, BROKE_OFF),
+    (ResponseParserError, "it cannot be read"),
+    (S3ValidationError, "it is another part of the object than was asked for"),
+)
 UNREACHED = "see that AUDIT_COLD_ENDPOINT is right and the service is up, and run again"
 
 
@@ -129,13 +154,16 @@ def asking(verb: str, key: str) -> Iterator[_Asked]:
     except FileNotFoundError:
         raise MissingError(f"{_what(verb, key)}: there is no such object.") from None
     except ClientError as error:
+        if asked.broke_off:
+            raise _unanswered(verb, key, asked, BROKE_OFF) from None
         raise _refused(verb, key, asked, error) from None
-    except (BotoCoreError, RetriesExceededError, ResponseParserError) as error:
-        what = _what(VERBS.get(asked.operation, verb), key)
-        raise UnavailableError(
-            f"{what}: no answer {_tries(asked)} of up to {conf.cold_timeout_seconds()} s "
-            f"({_reason(error)}); {UNREACHED}."
-        ) from None
+    except (
+        BotoCoreError,
+        RetriesExceededError,
+        ResponseParserError,
+        S3ValidationError,
+    ) as error:
+        raise _unanswered(verb, key, asked, _reason(error)) from None
     finally:
         _asked.reset(token)
 
@@ -150,11 +178,19 @@ def _tries(asked: _Asked) -> str:
     return f"after {asked.times} of {most} tries"
 
 
+def _unanswered(verb: str, key: str, asked: _Asked, reason: str) -> UnavailableError:
+    """Return what it means that there was no answer, or not all of it."""
+    return UnavailableError(
+        f"{_what(VERBS.get(asked.operation, verb), key)}: no whole answer {_tries(asked)} of up "
+        f"to {conf.cold_timeout_seconds()} s ({reason}); {UNREACHED}."
+    )
+
+
 def _refused(verb: str, key: str, asked: _Asked, error: ClientError) -> AuditError:
     """Return what a refusal means."""
     detail = error.response.get("Error", {})
     code = str(detail.get("Code", "unknown"))
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if verb == "PUT" and status in {409, 412}:
         return ExistsError(f"{_what(verb, key)}: the name is taken.")
     if verb in {"HEAD", "GET"} and status == 404 and code != "NoSuchBucket":
@@ -182,31 +218,23 @@ def _reason(error: BaseException) -> str:
     """Say in a few words why there was no answer; the SDK's own hold the whole address."""
     if isinstance(error, RetriesExceededError):
         error = error.last_exception
-    cause = getattr(error, "kwargs", {}).get("error")
-    while isinstance(cause, BaseException) and cause.args:
+    cause = _cause(error)
+    if isinstance(error, SSLError):
+        return f"TLS failed: {cause}"
+    if isinstance(cause, NameResolutionError):
+        return "no address is known for that host"
+    if isinstance(error, ConnectionClosedError) and isinstance(cause, TimeoutError):
+        return "nothing was taken for that time"
+    words = (words for kind, words in REASONS if isinstance(error, kind))
+    return next(words, f"{type(error).__name__}: {cause or error}")
+
+
+def _cause(error: BaseException) -> object:
+    """Return what lies beneath an error of the SDK."""
+    cause: object = getattr(error, "kwargs", {}).get("error")
+    while isinstance(cause, BaseException):
         inner = next((each for each in cause.args if isinstance(each, BaseException)), None)
         if inner is None:
             break
         cause = inner
-    match error:
-        case ConnectTimeoutError():
-            return "no connection in that time"
-        case ReadTimeoutError():
-            return "silence for that time"
-        case TimeoutError():
-            return "the answer comes too slowly"
-        case SSLError():
-            return f"TLS failed: {cause}"
-        case EndpointConnectionError() if isinstance(cause, NameResolutionError):
-            return "no address is known for that host"
-        case EndpointConnectionError():
-            return "no connection"
-        case ConnectionClosedError() if isinstance(cause, TimeoutError):
-            return "nothing was taken for that time"
-        case ConnectionClosedError():
-            return "the connection was cut off"
-        case IncompleteReadError() | ResponseStreamingError() | OSError():
-            return "the answer broke off"
-        case ResponseParserError():
-            return "the answer cannot be read"
-    return f"{type(error).__name__}: {cause or error}"
+    return cause
