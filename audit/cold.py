@@ -62,13 +62,13 @@ def confirm(sent: Sent) -> None:
         found = storage.head(sent.key)
     except storage.MissingError as error:
         raise storage.MissingError(
-            f"{error} It was sent and taken just now: nothing was deleted. Run again; if this "
-            "stays, find out what removes objects from the bucket."
+            f"{str(error).rstrip('.')}, though it was just taken: nothing was deleted; run again, "
+            "and if this stays, find out what removes objects from the bucket."
         ) from None
     if found.length != sent.digests.length:
         raise UnconfirmedError(
             f"{sent.key} has {found.length:,} bytes in the bucket, {sent.digests.length:,} were "
-            "sent: nothing was deleted. Remove that object and run again."
+            "sent: nothing was deleted; remove that object and run again."
         )
     require_encryption(sent.key, found)
     if sent.ours and found.etag == sent.digests.md5.hex() and not conf.confirm_reads_everything():
@@ -79,7 +79,7 @@ def confirm(sent: Sent) -> None:
             digest.update(chunk)
     if digest.hexdigest() != sent.digests.sha256:
         raise TamperedError(
-            f"{sent.key} holds other bytes than its name says: nothing was deleted. Keep that "
+            f"{sent.key} holds other bytes than its name says: nothing was deleted; keep that "
             "object as evidence under another name, remove it, and run again."
         )
 
@@ -89,8 +89,8 @@ def require_encryption(key: str, found: storage.Head) -> None:
     if conf.cold_sse() and found.encryption != storage.ENCRYPTION:
         raise UnconfirmedError(
             f"{key} is stored without the encryption that AUDIT_COLD_SSE asks for: nothing was "
-            "deleted. Turn encryption on in the bucket and copy the object over itself, or turn "
-            "AUDIT_COLD_SSE off."
+            "deleted; turn encryption on in the bucket and copy the object over itself, or turn "
+            "AUDIT_COLD_SSE off, and run again."
         )
 
 

@@ -106,11 +106,12 @@ class Occurrences:
     """Counts how often a line was seen in a file, in a private temporary database.
 
     SQLite spills it to a file that is deleted on close, so that a huge file needs no memory.
+    Any thread may count, one at a time.
     """
 
     def __init__(self) -> None:
         """Begin to count."""
-        self._database = sqlite3.connect("", isolation_level=None)
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode=OFF")
         self._database.execute("BEGIN")
         self._database.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY, n INT) WITHOUT ROWID")

@@ -188,11 +188,13 @@ until [[ -n $answer ]]; do
     kill -0 "$child" 2>/dev/null || fail 'The console did not start, see above.'
     sleep 0.1
     answer=$(
+        # The shell says itself that nobody listens yet, before a redirection of the same command.
+        exec 2>/dev/null
         {
             printf 'GET /admin/login/ HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n' >&3
             IFS= read -r -t 10 line <&3 && printf '%s' "$line"
-        } 3<>"/dev/tcp/127.0.0.1/$port" 2>/dev/null || true
-    ) 2>/dev/null
+        } 3<>"/dev/tcp/127.0.0.1/$port" || true
+    )
 done
 printf 'Console: http://127.0.0.1:%s/admin/ (Ctrl-C stops it)\n' "$port"
 wait -n "$child" ${s3:+"$s3"} || true

@@ -26,11 +26,17 @@ VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 EVENT_COLUMNS = ["seq", "record", "link", "recorded_at", "occurred_at", *TEXT_COLUMNS]
 
 
-def append(drafts: Sequence[Draft], *, now: datetime | None = None) -> list[Appended]:
+def append(
+    drafts: Sequence[Draft],
+    *,
+    now: datetime | None = None,
+    before_commit: Callable[[], None] | None = None,
+) -> list[Appended]:
     """Append events in one transaction; return what became of each, in their order.
 
     `now` is the time to record them at and defaults to the clock; only `demo_events` and tests
-    set it. What was seen before, in the log or earlier in the same call, is a duplicate and
+    set it. `before_commit` is called when only the commit is left, which needs no interpreter:
+    it may begin something in another thread. What was seen before, in the log or earlier in the same call, is a duplicate and
     takes no seq. Raises RolledBackError or BusyError; then nothing was appended.
     """
     if not drafts:
@@ -58,6 +64,8 @@ def append(drafts: Sequence[Draft], *, now: datetime | None = None) -> list[Appe
                 keys.append((key, draft.digest, seq))
         if fresh:
             _write(state, fresh, keys, recorded_at)
+        if before_commit:
+            before_commit()
     return answers
 
 
@@ -89,7 +97,9 @@ def _seen_of(drafts: Sequence[Draft]) -> dict[bytes, tuple[bytes, int]]:
         return seen
     first = {draft.key: draft.digest for draft in reversed(drafts)}
     first.update((key, digest) for key, (digest, _) in seen.items())
-    return seen | _seen([conflict_key(draft) for draft in drafts if first[draft.key] != draft.digest])
+    return seen | _seen(
+        [conflict_key(draft) for draft in drafts if first[draft.key] != draft.digest]
+    )
 
 
 def _seen(keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:

@@ -26,10 +26,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import django
+
+DELETE_CHUNK = 5_000  # so that a small batch is purged in several, too
 
 
 class Pause:
@@ -120,6 +122,7 @@ def shift_clock(seconds: int) -> None:
 def archive(pause: Pause, max_batches: int | None) -> None:
     """Run the archive; print its result."""
     from audit import archive as use_case
+    from audit.log import rows
     from audit.models import ArchiveRun
     from audit.request import Request
     from audit.watcher import Step, Watcher
@@ -129,6 +132,7 @@ def archive(pause: Pause, max_batches: int | None) -> None:
             say(f"done {step}")
             pause.passes("step", step)
 
+    rows.DELETE_CHUNK = DELETE_CHUNK
     request = Request(
         ArchiveRun.Trigger.COMMAND, "driver", "here", override=True, max_batches=max_batches
     )

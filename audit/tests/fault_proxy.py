@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -340,5 +341,20 @@ def drop(*headers: str) -> Act:
 
     def act(exchange: Exchange) -> None:
         exchange.answer(exchange.forward(exchange.body(), *headers))
+
+    return act
+
+
+def refuse_skewed(seconds: int, tolerated: int) -> Act:
+    """Be a service whose clock is so far off ours, and that minds."""
+
+    def act(exchange: Exchange) -> None:
+        exchange.body()
+        date = datetime.strptime(exchange.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ")
+        now = datetime.now(UTC) + timedelta(seconds=seconds)
+        if abs(now - date.replace(tzinfo=UTC)) > timedelta(seconds=tolerated):
+            exchange.answer(error(403, "RequestTimeTooSkewed", "The difference is too large."))
+        else:
+            pass_on(exchange)
 
     return act

@@ -8,7 +8,9 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -98,10 +100,22 @@ class Command(BaseCommand):
             bar: tqdm[Any] = stack.enter_context(
                 tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None)
             )
+            lane = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="parse"))
+            # What may have to be waited for is read only when the lines before it are in.
+            look_ahead = file != "-" and Path(file).is_file()
             try:
-                for chunk in _chunks(stream, reject_file, tally, self.stderr):
-                    self.take(chunk, reader, reject_file, tally)
+                chunks = _chunks(stream, reject_file, tally, self.stderr)
+                chunk = next(chunks, None)
+                while chunk:
+                    drafts = self.sort_out(chunk, reader, reject_file, tally)
+                    following = next(chunks, None) if look_ahead else None
+                    begin = partial(following.begin, lane, reader) if following else None
+                    # A signal comes before they are appended and counted, or after it.
+                    with interrupts_held():
+                        tally.add(log.append(drafts, before_commit=begin), drafts)
+                        tally.waiting_line = chunk.numbers[-1] + 1
                     bar.update(chunk.size)
+                    chunk = following or next(chunks, None)
             except KeyboardInterrupt:
                 self.report(tally, reject_file)
                 raise
@@ -118,23 +132,21 @@ class Command(BaseCommand):
         else:
             self.stdout.write(f"{file} holds no lines: nothing to ingest.")
 
-    def take(
+    def sort_out(
         self, chunk: Chunk, reader: ingest.LineReader, reject_file: RejectFile, tally: Tally
-    ) -> None:
-        """Append what a chunk holds; give back what cannot be taken."""
+    ) -> list[Draft]:
+        """Return the drafts of a chunk's lines; give back the lines that cannot be taken."""
+        tally.lines += len(chunk.lines)
         drafts = []
         for number, line, found in zip(
-            chunk.numbers, chunk.lines, reader.drafts(chunk.texts()), strict=True
+            chunk.numbers, chunk.lines, chunk.drafts(reader), strict=True
         ):
             if isinstance(found, RecordError):
                 reject_file.write(line)
                 tally.reject(number, str(found), self.stderr)
             else:
                 drafts.append(found)
-        # A signal comes before they are appended and counted, or after it.
-        with interrupts_held():
-            tally.add(log.append(drafts), drafts)
-            tally.waiting_line = chunk.numbers[-1] + 1
+        return drafts
 
     def report(self, tally: Tally, reject_file: RejectFile) -> None:
         """Print what became of the lines."""
@@ -201,13 +213,18 @@ class Tally:
 
 
 class Chunk:
-    """The lines that go in together, each with its number, as they are in the file."""
+    """The lines that go in together, each with its number, as they are in the file.
+
+    They can be parsed in a thread while the ones before them are committed: that is SQLite's
+    work and the disk's, half of what an append takes, and needs no interpreter.
+    """
 
     def __init__(self) -> None:
         """Begin without any."""
         self.numbers: list[int] = []
         self.lines: list[bytes] = []
         self.size = 0
+        self._parsed: Future[list[Draft | RecordError]] | None = None
 
     def add(self, number: int, line: bytes) -> None:
         """Add a line."""
@@ -218,6 +235,14 @@ class Chunk:
     def is_full(self) -> bool:
         """Say whether it is time to append."""
         return len(self.lines) >= CHUNK_LINES or self.size >= CHUNK_BYTES
+
+    def begin(self, lane: Executor, reader: ingest.LineReader) -> None:
+        """Begin to parse the lines in a thread."""
+        self._parsed = lane.submit(reader.drafts, self.texts())
+
+    def drafts(self, reader: ingest.LineReader) -> list[Draft | RecordError]:
+        """Return the draft of each line, or why there is none."""
+        return self._parsed.result() if self._parsed else reader.drafts(self.texts())
 
     def texts(self) -> list[bytes]:
         """Return the lines without their ends, and the file's first without its mark."""
@@ -283,9 +308,7 @@ def _chunks(
                     break
             tally.reject(number, f"longer than {ingest.MAX_LINE_BYTES:,} bytes", stderr)
         elif (line if number > 1 else line.removeprefix(BOM)).strip():
-            if not chunk.lines:
-                tally.waiting_line = number
-            tally.lines += 1
+            tally.waiting_line = tally.waiting_line or number
             chunk.add(number, line)
             if chunk.is_full():
                 yield chunk
