@@ -85,13 +85,14 @@ class Shelf:
     def next(self, at: Position) -> Candidate | None:
         """Return the manifest to adopt after a position, None where there is none.
 
-        Of several valid ones it is the one that the ledger planned, or that the next manifest
-        names by its digest, or else the first by name; the others are superseded. Raises
-        UnverifiableError where one may be right but is signed by no key that is known, unless
-        it is our own try at the planned batch, which hot still has.
+        Of several valid ones it is the one that the ledger knows, or that the next manifest
+        names by its digest, or else the one that leads furthest; the others are superseded.
+        Raises UnverifiableError where the only one that may be right is signed by no key that
+        is known, unless it is our own try at the planned batch, which hot still has.
         """
         planned = ledger.planned()
-        valid = []
+        valid: list[Candidate] = []
+        unknown: list[tuple[ObjectName, UnverifiableError]] = []
         for name in self.names:
             if name.start_seq != at.seq + 1 or name in self._refused:
                 continue
@@ -100,10 +101,15 @@ class Shelf:
                 valid.append(_candidate(key, at))
             except UnverifiableError as error:
                 if planned is None or planned.manifest_key != key:
-                    raise
-                self.refuse(name, error)
+                    unknown.append((name, error))
+                else:
+                    self.refuse(name, error)
             except (TamperedError, GapError) as error:
                 self.refuse(name, error)
+        if unknown and not valid:
+            raise unknown[0][1]
+        for name, unverifiable in unknown:
+            self.refuse(name, unverifiable)
         if len({(item.manifest.end_seq, item.manifest.end_link) for item in valid}) > len(
             {item.manifest.end_seq for item in valid}
         ):
@@ -113,9 +119,11 @@ class Shelf:
                 "wrong one under another name."
             )
         if len(valid) > 1:
-            named = {planned.manifest_sha256} if planned else set()
+            named = ledger.named(at.seq + 1)
             named |= self._named_by_next({item.manifest.end_seq for item in valid})
-            valid.sort(key=lambda item: (item.sha256 not in named, item.key))
+            valid.sort(
+                key=lambda item: (item.sha256 not in named, -item.manifest.end_seq, item.key)
+            )
             self.notes += [f"Superseded: {item.key}" for item in valid[1:]]
         return valid[0] if valid else None
 

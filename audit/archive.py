@@ -19,29 +19,25 @@ raised over it, only when that is done for the batch before.
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 
 from django.db import DatabaseError
 
 from . import adoption, cold, conf, guard, ledger, log, purge, selection, storage
+from .ahead import Ahead, encode
 from .format.errors import AuditError, GapError
 from .format.names import Kind, ObjectName
 from .format.record import parse_time
 from .guard import Grip
+from .journal import Journal
 from .lane import Lane
-from .models import ArchiveBatch, ArchiveRun
-from .request import Request, chain, chain_what_is_missing, chain_without_run
-from .result import BATCH_FIELDS, Outcome, Result, kept, sentence, with_boundary
-from .watcher import Clock, Step, Watcher
+from .models import ArchiveBatch
+from .request import Request, note_without_run
+from .result import Outcome, Result, sentence, with_boundary
+from .watcher import Step, Watcher
 
-READ_CACHE_KIB = 2 * 1024  # each page is read once
 PURGE_CACHE_KIB = 32 * 1024
 
 logger = logging.getLogger(__name__)
@@ -58,103 +54,80 @@ class RefusedError(AuditError):
 def run(request: Request, watcher: Watcher | None = None) -> Result:
     """Archive everything that is due; return what became of it. Never raises an AuditError.
 
-    That it was asked for, and how it ended, are events in the log.
+    That it was asked for, and how it ended, become events in the log.
     """
     try:
         with guard.lease() as grip:
-            return _Run(grip, request, watcher).execute()
+            return _Run(grip, request, watcher or Watcher()).execute()
     except guard.LeaseHeldError as error:
         result = Result(Outcome.BUSY, error=str(error))
     except (AuditError, DatabaseError) as error:
         result = Result(Outcome.FAILED, error=sentence(error))
     try:
-        chain_without_run(request, result.outcome.value, result.error or "")
+        note_without_run(request, result.outcome.value, result.error or "")
     except (AuditError, DatabaseError) as error:
-        logger.warning("The request %s could not be written into the log: %s", request, error)
-        result.notes.append(f"The request could not be written into the log: {sentence(error)}")
+        logger.warning("The request %s could not be noted: %s", request, error)
+        result.notes.append(f"The request could not be noted for the log: {sentence(error)}")
     return with_boundary(result)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A batch that is encoded, and the place that it continues."""
-
-    at: ledger.Position
-    range: selection.Range
-    encoded: selection.Encoded
-
-    def fits(self, at: ledger.Position) -> bool:
-        """Say whether it continues this place."""
-        return (self.at.seq, self.at.link) == (at.seq, at.link)
 
 
 class _Run:
     """One run, from lease to release."""
 
-    def __init__(self, grip: Grip, request: Request, watcher: Watcher | None) -> None:
+    def __init__(self, grip: Grip, request: Request, watcher: Watcher) -> None:
         self.grip = grip
         self.request = request
-        self.watcher = watcher or Watcher()
-        self.batches: list[ArchiveBatch] = []
-        self.clock = Clock()
-        self.bounds: tuple[int, int] | None = None  # the newest seq that is due, and the head
-        self.notes: list[str] = []
+        self.watcher = watcher
+        self.journal = Journal(grip, request, watcher)
+        self.batches = self.journal.batches
+        self.notes = self.journal.notes
+        self.phase = self.journal.phase
         self.shelf = adoption.Shelf([])
-        self.error: str | None = None
-        self.ahead: Future[Prepared | None] | None = None
+        self.halted = threading.Event()  # stops the lanes at their next step
+        self.ahead: Ahead
+        self.purger: Lane
         self.behind: Future[None] | None = None
-        self.over = threading.Event()  # stops encoding ahead
-        self.halted = threading.Event()  # stops the purge as well
-        now = datetime.now(UTC)
-        started = now.replace(microsecond=now.microsecond // 1000 * 1000)
-        self.row = ArchiveRun.objects.create(
-            trigger=request.trigger,
-            request=request.id,
-            requested_by=request.requested_by,
-            requested_from=request.requested_from,
-            override=request.override,
-            max_batches=request.max_batches,
-            through_seq=request.through_seq,
-            token=grip.token,
-            holder=guard.Process.current().label,
-            started_at=started,
-            cutoff=selection.cutoff_at(started),
-        )
 
     # The nine steps ------------------------------------------------------------------------
 
     def execute(self) -> Result:
         """Run, and write down how it ended, whatever happens."""
-        may_chain = True
+        error: str | None = None
         try:
-            with Lane("encode") as self.encoder, Lane("purge") as self.purger:
+            with Lane("encode", self.halted) as encoder, Lane("purge", self.halted) as self.purger:
+                self.ahead = Ahead(
+                    encoder, self.journal.clock, self.next_range, self.watcher.advances
+                )
                 try:
                     self.go_through_the_steps()
                 except KeyboardInterrupt:
                     self.halted.set()
                     raise
                 finally:
-                    self.drop_ahead()
+                    self.ahead.drop()
+                    self.tell_of_purge()
             outcome = Outcome.ARCHIVED if self.batches else Outcome.NOTHING_DUE
-        except InterruptedRunError as error:
-            outcome, self.error = Outcome.INTERRUPTED, str(error)
+        except InterruptedRunError as reason:
+            outcome, error = Outcome.INTERRUPTED, str(reason)
         except KeyboardInterrupt:
             outcome = Outcome.INTERRUPTED
-            self.error = (
+            error = (
                 "Stopped at once, amid a step, on a second request. Nothing was lost; the next "
                 "run goes on from there."
             )
-        except log.RolledBackError as error:
+        except log.RolledBackError as reason:
             # What would be appended now would take the seqs of other events.
-            outcome, self.error, may_chain = Outcome.REFUSED, str(error), False
-        except RefusedError as error:
-            outcome, self.error = Outcome.REFUSED, str(error)
-        except (AuditError, DatabaseError, OSError) as error:
-            outcome, self.error = Outcome.FAILED, sentence(self.explained(error))
-        except Exception as error:
+            self.journal.looked = False
+            outcome, error = Outcome.REFUSED, str(reason)
+        except RefusedError as reason:
+            outcome, error = Outcome.REFUSED, str(reason)
+        except (AuditError, DatabaseError, OSError) as reason:
+            outcome, error = Outcome.FAILED, sentence(self.explained(reason))
+        except Exception as reason:
             logger.exception("The archive run failed in a way that nobody foresaw.")
-            outcome, self.error = Outcome.FAILED, sentence(error)
-        return self.close(outcome, may_chain)
+            outcome, error = Outcome.FAILED, sentence(reason)
+        self.notes += self.shelf.notes
+        return self.journal.close(outcome, error)
 
     def go_through_the_steps(self) -> None:
         """Do the nine steps."""
@@ -166,9 +139,10 @@ class _Run:
             self.done(Step.FENCED)
             self.finish_the_past()  # 2
         if self.may_go_on() and ledger.planned() is None:
-            self.begin_ahead(ledger.position())
-        while self.may_go_on() and (row := self.plan()) is not None:  # 3
-            self.archive(row)  # 4 to 7
+            self.ahead.begin(ledger.position())
+        while self.may_go_on() and (planned := self.plan()) is not None:  # 3
+            row, encoded = planned
+            self.archive(row, encoded)  # 4 to 7
             self.purge_behind(row)  # 8
             self.adopt_what_continues()
         self.wait_for_purge()  # 9
@@ -198,8 +172,9 @@ class _Run:
         head = log.current_state().head_seq
         selection.last_wanted(0, 0, head, self.request.through_seq)
         self.shelf = adoption.Shelf.look(ledger.highest_archived_seq(), head)
+        self.journal.looked = True
         self.done(Step.LISTED)
-        self.chain_request()
+        self.journal.chain()
         self.delete_residue()
         for row in ledger.stored():
             self.confirm_again(row)
@@ -232,7 +207,7 @@ class _Run:
         manifest = candidate.manifest
         row = adoption.row_for(candidate) or ledger.plan(
             self.grip,
-            self.row,
+            self.journal.row,
             ledger.position(),
             manifest.end_seq,
             manifest.bytes_uncompressed,
@@ -240,7 +215,7 @@ class _Run:
         )
         ledger.record(
             self.grip,
-            self.row,
+            self.journal.row,
             row,
             manifest,
             candidate.key,
@@ -252,44 +227,66 @@ class _Run:
         self.done(Step.ADOPTED)
         self.purge(row)
 
-    def last_due(self, at: int, head: int) -> int:
-        """Return the newest seq that this run archives, `at` where there is none."""
-        due = selection.last_due(at, head, self.row.cutoff)
-        last = selection.last_wanted(at, due, head, self.request.through_seq)
-        if self.bounds is None:
-            self.watcher.expects(last - at)
-        self.bounds = due, head
-        return last
+    def plan(self) -> tuple[ArchiveBatch, selection.Encoded | None] | None:
+        """Fix the range of the next batch, or take up the one that was fixed before.
 
-    def plan(self) -> ArchiveBatch | None:
-        """Fix the range of the next batch, or take up the one that was fixed before."""
+        Returns its row, and the batch as it was encoded ahead, if it was.
+        """
+        if self.ahead.is_at_work():
+            self.journal.show("encode")
         at = ledger.position()
-        if self.ahead is not None:
-            self.show("encode")
-        prepared = self.prepared(at)
+        prepared = self.ahead.take(at)
         with self.phase("plan"):
             row = ledger.planned()
             if row is None:
                 found = prepared.range if prepared else self.next_range(at.seq)
                 if found is None:
                     return None
-                row = ledger.plan(self.grip, self.row, at, found.end_seq, found.bytes_uncompressed)
+                row = ledger.plan(
+                    self.grip, self.journal.row, at, found.end_seq, found.bytes_uncompressed
+                )
+            selection.check_begun(row, self.request.through_seq)
             self.done(Step.RANGE_FIXED)
-        return row
+        if prepared and prepared.range.end_seq != row.end_seq:
+            prepared.encoded.file.close()
+            prepared = None
+        return row, prepared.encoded if prepared else None
 
     def next_range(self, at: int) -> selection.Range | None:
-        """Cut the next batch off what is due."""
-        return selection.next_range(at, self.last_due(at, log.current_state().head_seq))
+        """Cut the next batch off what is due; what is due is fixed when it is first asked for."""
+        if self.journal.bounds is None:
+            head = log.current_state().head_seq
+            due = selection.last_due(at, head, self.journal.row.cutoff)
+            last = selection.last_wanted(at, due, head, self.request.through_seq)
+            self.watcher.expects(last - at)
+            self.journal.bounds = due, head
+        return selection.next_range(
+            at, selection.last_wanted(at, *self.journal.bounds, self.request.through_seq)
+        )
 
-    def archive(self, row: ArchiveBatch) -> None:
-        """Encode, upload, confirm and record one planned batch."""
+    def archive(self, row: ArchiveBatch, encoded: selection.Encoded | None) -> None:
+        """Encode, upload, confirm and record one planned batch; meanwhile encode the next."""
         at = ledger.position()
         if at.seq + 1 != row.start_seq:
             raise GapError(
                 f"{row} does not follow seq {at.seq:,}, where the cold tier ends by the ledger: "
                 "nothing was sent. Check the ledger against the bucket."
             )
-        with self.encoded(row, at) as encoded:
+        if encoded is None:
+            with self.phase("encode"):
+                encoded = encode(at, row.end_seq, self.watcher.advances)
+        with encoded.file:
+            self.done(Step.ENCODED)
+            if self.may_go_on(beyond=1):
+                self.ahead.begin(
+                    ledger.Position(
+                        row.end_seq,
+                        encoded.end_link,
+                        encoded.frontier,
+                        None,  # not needed to encode
+                        encoded.last_recorded_at,
+                    )
+                )
             manifest = selection.manifest_of(row, at, encoded)
             data = manifest.to_bytes(conf.keyring())
             manifest_sha256 = sha256(data).hexdigest()
@@ -306,7 +303,7 @@ class _Run:
         with self.phase("record"):
             ledger.record(
                 self.grip,
-                self.row,
+                self.journal.row,
                 row,
                 manifest,
                 manifest_key,
@@ -315,82 +312,6 @@ class _Run:
             )
             self.batches.append(row)
             self.done(Step.RECORDED)
-
-    @contextmanager
-    def encoded(self, row: ArchiveBatch, at: ledger.Position) -> Iterator[selection.Encoded]:
-        """Encode a batch, unless that was done ahead; meanwhile begin with the one after it."""
-        prepared = self.prepared(at)
-        self.ahead = None
-        if prepared and prepared.range.end_seq != row.end_seq:
-            prepared.encoded.file.close()
-            prepared = None
-        with self.phase("encode"):
-            encoded = prepared.encoded if prepared else self.encode(at, row.end_seq)
-            self.done(Step.ENCODED)
-        with encoded.file:
-            if self.may_go_on(beyond=1):
-                after = ledger.Position(
-                    row.end_seq, encoded.end_link, encoded.frontier, None, encoded.last_recorded_at
-                )
-                self.begin_ahead(after)
-            yield encoded
-
-    def begin_ahead(self, at: ledger.Position) -> None:
-        """Encode the batch that continues a place in its lane."""
-        self.ahead = self.encoder.begin(lambda: self.encode_ahead(at))
-
-    def prepared(self, at: ledger.Position) -> Prepared | None:
-        """Return what was encoded ahead, once it is, if it continues this place."""
-        prepared = self.finished_ahead()
-        if prepared and not prepared.fits(at):
-            prepared.encoded.file.close()
-            self.ahead = prepared = None
-        return prepared
-
-    def finished_ahead(self) -> Prepared | None:
-        """Wait for what is encoded ahead, and return it.
-
-        What went wrong ahead goes wrong again in its turn, where it stops the run; or it does
-        not: two batches had no room side by side, or another run was in between.
-        """
-        if self.ahead is None:
-            return None
-        try:
-            return self.ahead.result()
-        except (AuditError, DatabaseError, OSError) as error:
-            logger.info("Encoding ahead failed and is done again in its turn: %s", error)
-            return None
-
-    def encode_ahead(self, at: ledger.Position) -> Prepared | None:
-        """Encode the next batch before its turn; it gets its row in the ledger then."""
-        log.bound_page_cache(READ_CACHE_KIB)
-        with self.clock.phase("plan"):
-            found = self.next_range(at.seq)
-        if found is None:
-            return None
-        with self.clock.phase("encode"):
-            return Prepared(at, found, self.encode(at, found.end_seq))
-
-    def drop_ahead(self) -> None:
-        """Forget what was encoded ahead: the run has ended."""
-        self.over.set()
-        if prepared := self.finished_ahead():
-            prepared.encoded.file.close()
-
-    def encode(self, at: ledger.Position, end_seq: int) -> selection.Encoded:
-        """Write a batch's object to a temporary file, every link recomputed."""
-        file = tempfile.TemporaryFile(prefix="dezky-audit-")  # noqa: SIM115  # closed once sent
-        try:
-            return selection.encode(at, end_seq, file, self.encoding)
-        except BaseException:
-            file.close()
-            raise
-
-    def encoding(self, events: int) -> None:
-        """Tell how far encoding got; stop there where the run is over."""
-        self.watcher.advances(events)
-        if self.over.is_set():
-            raise InterruptedRunError("Encoding stopped with its run.")
 
     def upload(
         self,
@@ -440,7 +361,7 @@ class _Run:
         """Put the objects of a stored batch back, the same bytes under the same names."""
         at = ledger.position(before=row)
         with self.phase("encode"):
-            encoded = self.encode(at, row.end_seq)
+            encoded = encode(at, row.end_seq, self.watcher.advances)
         with encoded.file:
             data = selection.manifest_of(row, at, encoded).to_bytes(conf.keyring())
             if (encoded.digests.sha256, sha256(data).hexdigest()) != (
@@ -465,13 +386,21 @@ class _Run:
         if self.behind is not None:
             behind, self.behind = self.behind, None
             if not behind.done():
-                self.show("purge")
+                self.journal.show("purge")
             behind.result()
+
+    def tell_of_purge(self) -> None:
+        """Note what stopped the purge where something else has stopped the run."""
+        if self.behind is not None:
+            error = self.behind.exception()
+            if error is not None and not isinstance(error, InterruptedRunError):
+                logger.error("The purge failed, too: %s", error)
+                self.notes.append(f"The purge failed, too: {sentence(error)}")
 
     def purge(self, row: ArchiveBatch) -> None:
         """Delete the rows of a stored batch."""
         log.bound_page_cache(PURGE_CACHE_KIB)
-        with self.clock.phase("purge"):
+        with self.journal.clock.phase("purge"):
             purge.raise_floor(self.grip, row)
             self.done(Step.FLOOR_RAISED)
             self.delete_rows(row)
@@ -484,34 +413,6 @@ class _Run:
         for _ in purge.delete_rows(row):
             self.done(Step.CHUNK_DELETED)
 
-    # Bookkeeping -----------------------------------------------------------------------------
-
-    def chain_request(self) -> None:
-        """Write into the log that this run was asked for, and what dead runs could not write."""
-        try:
-            chain_what_is_missing()
-            chain(self.row)
-        except log.RolledBackError:
-            raise
-        except (AuditError, DatabaseError) as error:
-            self.not_chained(error)
-
-    def chain_outcome(self) -> None:
-        """Write into the log how the run ended, by its row: another run may have closed it."""
-        try:
-            self.row.refresh_from_db()
-            chain(self.row)
-        except (AuditError, DatabaseError) as error:
-            self.not_chained(error)
-
-    def not_chained(self, error: BaseException) -> None:
-        """Say that the run's own events are not in the log yet."""
-        logger.warning("The events of %s could not be written into the log: %s", self.row, error)
-        self.notes.append(
-            f"Its own events could not be written into the log; the next run writes them: "
-            f"{sentence(error)}"
-        )
-
     def may_go_on(self, beyond: int = 0) -> bool:
         """Say whether another batch may be begun, or one more after `beyond` others."""
         most = self.request.max_batches
@@ -520,69 +421,8 @@ class _Run:
     def done(self, step: Step) -> None:
         """Tell the watcher that a step is done, and stop here if that is asked for."""
         self.watcher.done(step)
-        if self.watcher.stopping():
+        if self.watcher.stopping() or self.halted.is_set():
             raise InterruptedRunError(
                 f"Stopped on request after the step '{step}'. Nothing was lost; the next run "
                 "goes on from there."
             )
-        if self.halted.is_set():
-            raise InterruptedRunError(f"Stopped with its run after the step '{step}'.")
-
-    def show(self, phase: str) -> None:
-        """Show on the run's row and to the watcher what the run is at."""
-        self.row.phase = phase
-        self.save("phase")
-        self.watcher.begins(phase)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time a phase, and show it."""
-        self.show(name)
-        with self.clock.phase(name):
-            yield
-
-    def save(self, *fields: str) -> None:
-        """Write the run's counters down while it goes on, unless another run has closed it."""
-        self.row.batches = len(self.batches)
-        self.row.events = sum(row.event_count for row in self.batches)
-        self.row.bytes_uncompressed = sum(row.bytes_uncompressed for row in self.batches)
-        self.row.bytes_compressed = sum(row.bytes_compressed for row in self.batches)
-        names = ["batches", "events", "bytes_uncompressed", "bytes_compressed", *fields]
-        ArchiveRun.objects.filter(pk=self.row.pk, outcome=ArchiveRun.Outcome.RUNNING).update(
-            **{name: getattr(self.row, name) for name in names}
-        )
-
-    def close(self, outcome: Outcome, may_chain: bool) -> Result:
-        """Write down how the run ended."""
-        self.row.outcome = outcome.value
-        self.row.finished_at = datetime.now(UTC)
-        self.row.seconds = {name: round(spent, 3) for name, spent in self.clock.seconds.items()}
-        self.notes += self.shelf.notes
-        self.row.notes = "\n".join(self.notes)
-        self.row.error = self.error or ""
-        try:
-            if self.bounds:
-                self.row.kept = kept(ledger.highest_archived_seq(), *self.bounds, self.row.cutoff)
-            self.save("outcome", "finished_at", "seconds", "notes", "error", "kept")
-        except DatabaseError as error:
-            # The next run closes the row; what happened is still told to whoever asked.
-            logger.exception("How the run ended could not be written down.")
-            self.notes.append(f"The run's row could not be written: {sentence(error)}")
-        else:
-            if may_chain:
-                self.chain_outcome()
-        return with_boundary(
-            Result(
-                outcome,
-                run=self.row.pk,
-                batches=[
-                    {name: getattr(row, name) for name in BATCH_FIELDS} for row in self.batches
-                ],
-                events=self.row.events,
-                seconds=self.clock.seconds,
-                elapsed=self.clock.elapsed(),
-                error=self.error,
-                kept=self.row.kept,
-                notes=self.notes,
-            )
-        )

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from django.db import DEFAULT_DB_ALIAS, connection
 from django.db import Error as DatabaseError
-from django.db.models import F, Max, Value
-from django.db.models.functions import Concat, Now
+from django.db.models import Max
+from django.db.models.functions import Now
 
-from . import conf, log
+from . import conf, log, request
 from .format.errors import AuditError
 from .models import ArchiveRun, Lease, LogState
 
@@ -220,16 +220,18 @@ def _acquire() -> int:
                 f"{row.acquired_at:%Y-%m-%d %H:%M:%S} UTC. Wait until it has ended; if it died, "
                 f"its lease ends at {row.expires_at:%H:%M:%S} UTC."
             )
-        ArchiveRun.objects.filter(outcome=ArchiveRun.Outcome.RUNNING).update(
-            outcome=ArchiveRun.Outcome.INTERRUPTED,
-            finished_at=datetime.now(UTC),
-            error=Concat(
-                Value("Its process ("),
-                F("holder"),
-                Value(
-                    ") ended without a word, or was stalled for longer than its lease; the run "
-                    f"with lease {token} took over. Nothing was lost."
-                ),
-            ),
-        )
+        for run in ArchiveRun.objects.filter(outcome=ArchiveRun.Outcome.RUNNING):
+            _close(run, token)
     return token
+
+
+def _close(run: ArchiveRun, token: int) -> None:
+    """Close the run of a dead holder, as far as it came."""
+    run.outcome = ArchiveRun.Outcome.INTERRUPTED
+    run.finished_at = datetime.now(UTC)
+    run.error = (
+        f"Its process ({run.holder}) ended without a word, or was stalled for longer than its "
+        f"lease; lease {token} took over. Nothing was lost."
+    )
+    run.save(update_fields=["outcome", "finished_at", "error"])
+    request.note_end_of(run)

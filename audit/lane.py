@@ -8,6 +8,7 @@ depend on this.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -21,9 +22,10 @@ T = TypeVar("T")
 class Lane:
     """One thread with its own connections, which are closed when the lane is."""
 
-    def __init__(self, name: str) -> None:
-        """Start no thread before there is a job."""
+    def __init__(self, name: str, halted: threading.Event) -> None:
+        """Take what makes its jobs stop at the next step. No thread starts before there is one."""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._halted = halted
 
     def __enter__(self) -> Self:
         """Open for jobs."""
@@ -35,9 +37,21 @@ class Lane:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Wait for the job that runs, and close."""
+        """Wait for the job that runs, and close: a run is over when its lanes are.
+
+        Ctrl-C meanwhile makes the job stop, and takes effect then.
+        """
         self._executor.submit(connections.close_all)
-        self._executor.shutdown()
+        interrupted = False
+        while True:
+            try:
+                self._executor.shutdown()
+                break
+            except KeyboardInterrupt:
+                interrupted = True
+                self._halted.set()
+        if interrupted:
+            raise KeyboardInterrupt
 
     def begin(self, job: Callable[[], T]) -> Future[T]:
         """Do a job after those that were begun before; its error comes with its result."""

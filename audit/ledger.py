@@ -90,6 +90,12 @@ def holding(seq: int) -> ArchiveBatch | None:
     ).first()
 
 
+def named(start_seq: int) -> set[str]:
+    """Return the digest of the manifest that the ledger knows for the batch from a seq on."""
+    rows = ArchiveBatch.objects.filter(start_seq=start_seq).exclude(manifest_sha256="")
+    return set(rows.values_list("manifest_sha256", flat=True))
+
+
 def highest_archived_seq() -> int:
     """Return the newest seq that is stored in cold, 0 if none is."""
     return (
@@ -199,9 +205,11 @@ def mark_purged(grip: Grip, row: ArchiveBatch) -> None:
         _advance(row, State.STORED, state=State.PURGED, purged_at=datetime.now(UTC))
 
 
-def replace(grip: Grip, old: list[ArchiveBatch], new: list[ArchiveBatch]) -> None:
-    """Put rows in the place of others: the one way in which the ledger is made anew."""
+@contextmanager
+def replacing(grip: Grip, old: list[ArchiveBatch], new: list[ArchiveBatch]) -> Iterator[None]:
+    """Put rows in the place of others, together with what is done inside."""
     with grip.transaction():
+        yield
         ArchiveBatch.objects.filter(pk__in=[row.pk for row in old]).delete()
         ArchiveBatch.objects.bulk_create(new, batch_size=500)
 

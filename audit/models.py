@@ -131,7 +131,7 @@ class ArchiveRun(models.Model):
     """One execution of the archive; its counters move while it runs.
 
     `request_seq` and `outcome_seq` are the seqs of the two events that it has in the log; none
-    means that the next run writes them.
+    where they are on their way (`OwnEvent`).
     """
 
     class Trigger(models.TextChoices):
@@ -194,6 +194,23 @@ class ArchiveRun(models.Model):
     def duration(self) -> timedelta | None:
         """Return how long the run took, once it has ended."""
         return self.finished_at - self.started_at if self.finished_at else None
+
+
+class OwnEvent(models.Model):
+    """An event of the archive's own on its way into the log; gone once it is there."""
+
+    external_id = models.CharField(max_length=80, unique=True)
+    event = models.JSONField()
+
+    class Meta:
+        """In the order in which they came about."""
+
+        verbose_name = "own event"
+        ordering: ClassVar = ["id"]
+
+    def __str__(self) -> str:
+        """Return its external id."""
+        return self.external_id
 
 
 class ArchiveBatch(models.Model):

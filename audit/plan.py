@@ -34,6 +34,7 @@ def _look(result: Result, max_batches: int | None, through_seq: int | None) -> N
     last = selection.last_wanted(at, due, head, through_seq)
     while max_batches is None or len(result.batches) < max_batches:
         if unfinished is not None and not result.batches:
+            selection.check_begun(unfinished, through_seq)
             result.notes.append(f"{unfinished} was begun and will be done again")
             found: selection.Range | None = selection.Range(
                 unfinished.start_seq, unfinished.end_seq, unfinished.bytes_uncompressed
@@ -53,4 +54,4 @@ def _look(result: Result, max_batches: int | None, through_seq: int | None) -> N
             }
         )
         result.events += found.event_count
-    result.kept = kept(at, max(at, due), head, cutoff)
+    result.kept = kept(at, due, head, cutoff)

@@ -73,7 +73,7 @@ def events(source: str, lines: Sequence[bytes]) -> list[dict[str, Any] | None]:
             one if _nothing_was_lost([line], [one]) else None
             for line, one in zip(lines, given, strict=True)
         ]
-    return [one and _event(source, one) for one in given]
+    return [_event(source, one) if one else None for one in given]
 
 
 def _given(line: bytes) -> Given | None:

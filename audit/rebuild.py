@@ -2,9 +2,10 @@
 
 Why nothing can be lost by it: it deletes no event and no object. A row is made only from a
 manifest whose signature, links and place in the log hold, and whose object is there with its
-signed length. Where hot still has rows of it, the batch is `stored`: the next run reads it as a
-whole and compares before they go. Where the bucket does not reach as far as hot was purged,
-nothing is changed. All rows change in one transaction, under the lease.
+signed length. Above the floor of hot a batch is `stored`: the next run reads it as a whole and
+compares before its rows go; rows that are in hot again below the floor go in the same way. Where
+the bucket does not reach as far as hot was purged, nothing is changed. All rows change in one
+transaction, under the lease, together with the note of it for the log.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from .format.errors import AuditError, GapError, TamperedError
 from .format.record import parse_time
 from .ledger import Position
 from .models import ArchiveBatch
-from .request import chain_rebuilt
+from .request import chain, note_rebuilt
 from .result import sentence
 
 State = ArchiveBatch.State
+TOLD = 100
 
 
 class Outcome(StrEnum):
@@ -81,9 +83,11 @@ def rebuild(*, requested_by: str, requested_from: str, dry_run: bool = False) ->
             with guard.lease() as grip:
                 changes = _look(answer)
                 if changes:
-                    ledger.replace(grip, *changes)
+                    old, new = changes
+                    with ledger.replacing(grip, old, new):
+                        note_rebuilt(requested_by, requested_from, **_told(answer, old))
                     answer.outcome = Outcome.REBUILT
-                    _chain(answer, requested_by, requested_from)
+                    _chain(answer)
     except guard.LeaseHeldError as error:
         answer.outcome, answer.error = Outcome.BUSY, str(error)
     except log.RolledBackError as error:
@@ -93,19 +97,27 @@ def rebuild(*, requested_by: str, requested_from: str, dry_run: bool = False) ->
     return answer
 
 
-def _chain(answer: Rebuilt, requested_by: str, requested_from: str) -> None:
+def _told(answer: Rebuilt, old: list[ArchiveBatch]) -> dict[str, Any]:
+    """Return what the log is told: how much was done, and what the rows said before."""
+    return {
+        "added": len(answer.added),
+        "replaced": len(answer.replaced),
+        "removed": len(answer.removed),
+        "highest_archived_seq": answer.highest_archived_seq,
+        "before": [
+            [row.start_seq, row.end_seq, row.state, row.manifest_sha256] for row in old[:TOLD]
+        ],
+    }
+
+
+def _chain(answer: Rebuilt) -> None:
     """Write into the log that the ledger was rebuilt, and by whom."""
     try:
-        chain_rebuilt(
-            requested_by,
-            requested_from,
-            added=len(answer.added),
-            replaced=len(answer.replaced),
-            removed=len(answer.removed),
-            highest_archived_seq=answer.highest_archived_seq,
-        )
+        chain()
     except (AuditError, DatabaseError) as error:
-        answer.notes.append(f"This could not be written into the log: {sentence(error)}")
+        answer.notes.append(
+            f"The event of it is not in the log yet; the next run writes it: {sentence(error)}"
+        )
 
 
 def _look(answer: Rebuilt) -> tuple[list[ArchiveBatch], list[ArchiveBatch]] | None:
@@ -124,8 +136,8 @@ def _look(answer: Rebuilt) -> tuple[list[ArchiveBatch], list[ArchiveBatch]] | No
         )
     rows = {row.start_seq: row for row in ArchiveBatch.objects.all()}
     old, new = [], []
-    for candidate, before in found:
-        made = _row(candidate, before, state.floor_seq)
+    for candidate in found:
+        made = _row(candidate, state.floor_seq)
         row = rows.pop(made.start_seq, None)
         if row is not None and _same(row, made):
             continue
@@ -142,8 +154,8 @@ def _look(answer: Rebuilt) -> tuple[list[ArchiveBatch], list[ArchiveBatch]] | No
     return (old, new) if old or new else None
 
 
-def _signed(shelf: Shelf) -> tuple[list[tuple[Candidate, Position]], Position]:
-    """Return the manifests that lead on from seq 1, each with its place, and where they end."""
+def _signed(shelf: Shelf) -> tuple[list[Candidate], Position]:
+    """Return the manifests that lead on from seq 1, and where they end."""
     found, at = [], Position.start()
     while (candidate := shelf.next(at)) is not None:
         manifest = candidate.manifest
@@ -153,17 +165,17 @@ def _signed(shelf: Shelf) -> tuple[list[tuple[Candidate, Position]], Position]:
                 f"{manifest.key} has {length:,} bytes, {manifest.bytes_compressed:,} were signed: "
                 "the ledger is left as it is. Restore the object from a copy of the bucket."
             )
-        found.append((candidate, at))
+        found.append(candidate)
         at = adoption.position_after(candidate)
     return found, at
 
 
-def _row(candidate: Candidate, before: Position, floor: int) -> ArchiveBatch:
+def _row(candidate: Candidate, floor: int) -> ArchiveBatch:
     """Return the row that a manifest stands for, not saved."""
     manifest = candidate.manifest
     now = datetime.now(UTC)
-    oldest = log.oldest_seq(above=before.seq)
-    in_hot = manifest.end_seq > floor or (oldest is not None and oldest <= manifest.end_seq)
+    # Rows at or below the floor are residue: they go only after the batch was read and compared.
+    in_hot = manifest.end_seq > floor
     return ArchiveBatch(
         start_seq=manifest.start_seq,
         end_seq=manifest.end_seq,

@@ -74,11 +74,12 @@ class Result:
 def kept(archived: int, last_due: int, head: int, cutoff: datetime) -> str:
     """Say what stays in hot, and why."""
     parts = []
+    not_due = max(archived, last_due)
     if last_due > archived:
         parts.append(f"seq {archived + 1:,}–{last_due:,}: due, left to a later run")
-    if head > last_due:
+    if head > not_due:
         parts.append(
-            f"seq {last_due + 1:,}–{head:,}: recorded at or after "
+            f"seq {not_due + 1:,}–{head:,}: recorded at or after "
             f"{cutoff:%Y-%m-%d %H:%M:%S} UTC, not older than {conf.retention_days()} days"
         )
     return "; ".join(parts) or "nothing"

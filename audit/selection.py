@@ -69,6 +69,10 @@ class BeyondHeadError(AuditError):
     """A seq was asked for that the log has not reached."""
 
 
+class BegunError(AuditError):
+    """A batch that was begun does not fit what was asked for."""
+
+
 def last_wanted(after: int, due: int, head: int, through: int | None) -> int:
     """Return the newest seq to archive: what is due, or what was asked for whatever its age.
 
@@ -82,6 +86,15 @@ def last_wanted(after: int, due: int, head: int, through: int | None) -> int:
             "Give a seq that is there."
         )
     return max(after, through)
+
+
+def check_begun(row: ArchiveBatch, through: int | None) -> None:
+    """Raise BegunError where a batch that was begun goes beyond what was asked for."""
+    if through is not None and row.end_seq > through:
+        raise BegunError(
+            f"{row} was begun by an earlier run and goes beyond seq {through:,}: nothing of it "
+            "was done. Run without a seq first, or give one from its end on."
+        )
 
 
 def next_range(after: int, last: int) -> Range | None:
@@ -215,11 +228,11 @@ def _check_records(rows: list[Row], recorded_at: str) -> tuple[str, str]:
         for said, time in places_and_times([row[1] for row in rows]):
             if said != seq:
                 raise RecordError("it has another seq in it")
-            if time != recorded_at:
+            if time != recorded_at or not first:
                 if not is_time(time) or time < recorded_at:
                     raise RecordError("its time is none, or goes back")
                 recorded_at = time
-            first = first or recorded_at
+            first = first or recorded_at  # which is a time by now
             seq += 1
     except RecordError as error:
         raise TamperedError(

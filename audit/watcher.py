@@ -62,10 +62,15 @@ class Clock:
 
     def __init__(self) -> None:
         """Begin outside of any phase."""
-        self.seconds: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._thread = threading.local()
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of each phase so far."""
+        with self._lock:
+            return dict(self._seconds)
 
     def elapsed(self) -> float:
         """Return the seconds since the run began."""
@@ -85,6 +90,6 @@ class Clock:
         before, since = getattr(self._thread, "now", (None, now))
         if before is not None:
             with self._lock:
-                self.seconds[before] = self.seconds.get(before, 0.0) + now - since
+                self._seconds[before] = self._seconds.get(before, 0.0) + now - since
         self._thread.now = name, now
         return str(before) if before is not None else None

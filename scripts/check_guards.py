@@ -289,13 +289,13 @@ GUARDS = (
     Guard(
         "the purge after the record, not before",
         "audit/archive.py",
-        "self.archive(row)  # 4 to 7\n            self.purge_behind(row)  # 8",
-        "self.purge(row)\n            self.archive(row)",
+        "self.archive(row, encoded)  # 4 to 7\n            self.purge_behind(row)  # 8",
+        "self.purge(row)\n            self.archive(row, encoded)",
         "audit/tests/test_archive.py::test_what_is_older_than_the_retention_moves_and_the_rest_stays",
     ),
     Guard(
         "the place that an encoding ahead continues",
-        "audit/archive.py",
+        "audit/ahead.py",
         "if prepared and not prepared.fits(at):",
         "if False:",
         f"{PAST}::test_a_later_batch_that_is_in_the_bucket_is_adopted_when_its_turn_comes",
@@ -303,10 +303,25 @@ GUARDS = (
     Guard(
         "no own event in a log that was rolled back",
         "audit/archive.py",
-        "str(error), False\n",
-        "str(error), True\n",
+        "            self.journal.looked = False\n",
+        "",
         "audit/tests/test_archive_requests.py::"
         "test_a_log_that_was_rolled_back_takes_none_until_it_is_restored",
+    ),
+    Guard(
+        "no own event before the bucket was looked at",
+        "audit/journal.py",
+        "if self.looked:",
+        "if True:",
+        "audit/tests/test_archive_requests.py::"
+        "test_no_event_is_written_before_the_bucket_was_looked_at",
+    ),
+    Guard(
+        "the time of a batch's first record",
+        "audit/selection.py",
+        "if time != recorded_at or not first:",
+        "if time != recorded_at:",
+        f"{TAMPERING}::test_a_first_record_without_a_time_is_never_archived",
     ),
     Guard(
         "the bucket that a rebuilt ledger must reach",

@@ -35,9 +35,10 @@ def append(
     """Append events in one transaction; return what became of each, in their order.
 
     `now` is the time to record them at and defaults to the clock; only `demo_events` and tests
-    set it. `before_commit` is called when only the commit is left, which needs no interpreter:
-    it may begin something in another thread. What was seen before, in the log or earlier in the same call, is a duplicate and
-    takes no seq. Raises RolledBackError or BusyError; then nothing was appended.
+    set it. What was seen before, in the log or earlier in the same call, is a duplicate and
+    takes no seq. `before_commit` is called when only the commit is left: that needs no
+    interpreter, so a thread that is begun there costs nothing. Raises RolledBackError or
+    BusyError; then nothing was appended.
     """
     if not drafts:
         return []
@@ -50,7 +51,7 @@ def append(
             now = datetime.now(UTC)
         recorded_at = max(now, state.head_recorded_at or now)
         recorded_at = recorded_at.replace(microsecond=recorded_at.microsecond // 1000 * 1000)
-        seen = _seen_of(drafts)
+        seen = _known(drafts)
         answers: list[Appended] = []
         fresh: list[Draft] = []
         keys: list[tuple[bytes, bytes, int]] = []
@@ -85,7 +86,7 @@ def _place(
     return Appended(known[1], duplicate=True, conflict=True), key
 
 
-def _seen_of(drafts: Sequence[Draft]) -> dict[bytes, tuple[bytes, int]]:
+def _known(drafts: Sequence[Draft]) -> dict[bytes, tuple[bytes, int]]:
     """Look up which of the drafts' keys are taken, in the log: {key: (digest, seq)}.
 
     A key of its own is asked for only where a draft needs one: the log, or an earlier draft, has
@@ -97,9 +98,8 @@ def _seen_of(drafts: Sequence[Draft]) -> dict[bytes, tuple[bytes, int]]:
         return seen
     first = {draft.key: draft.digest for draft in reversed(drafts)}
     first.update((key, digest) for key, (digest, _) in seen.items())
-    return seen | _seen(
-        [conflict_key(draft) for draft in drafts if first[draft.key] != draft.digest]
-    )
+    contested = [draft for draft in drafts if first[draft.key] != draft.digest]
+    return seen | _seen(list(map(conflict_key, contested)))
 
 
 def _seen(keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:
@@ -148,12 +148,12 @@ def _write(
 def time_column(connection: BaseDatabaseWrapper) -> Callable[[str], Any]:
     """Return what makes of a record's time the value that Django would give its column."""
     if connection.vendor == "sqlite" and connection.timezone_name == "UTC":
-        return _sqlite_time
+        return sqlite_time
     as_column = connection.ops.adapt_datetimefield_value
     return lambda text: as_column(parse_time(text))
 
 
-def _sqlite_time(text: str) -> str:
+def sqlite_time(text: str) -> str:
     """Return SQLite's text of a time, without a detour by way of `datetime`: as its `str` is."""
     milliseconds = text[20:23]
     return f"{text[:10]} {text[11:19]}{'' if milliseconds == '000' else f'.{milliseconds}000'}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from django.db import DatabaseError, OperationalError, connections, transaction
@@ -15,6 +16,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from audit.format.errors import AuditError
 from audit.routers import hot_alias
+
+logger = logging.getLogger(__name__)
 
 # How long a writer that has waited for less than the first sleeps before it asks again: seconds.
 PAUSES = ((0.05, 0.005), (0.3, 0.002), (math.inf, 0.0005))
@@ -54,20 +57,33 @@ def _turn(connection: BaseDatabaseWrapper) -> Iterator[None]:
     first lock a file beside the database, and ask for it the more often the longer they wait.
     The lock ends with its process. Whoever cannot use the file goes without.
     """
-    path = str(connection.settings_dict["NAME"])
-    if connection.vendor != "sqlite" or connection.in_atomic_block or not Path(path).is_file():
+    path = Path(connection.settings_dict["NAME"])
+    if connection.vendor != "sqlite" or connection.in_atomic_block or not path.is_file():
         yield
         return
-    try:
-        file = os.open(f"{path}.queue", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
-    except OSError:
+    with ExitStack() as stack:
+        try:
+            file = _open_beside(path.resolve())
+            stack.callback(os.close, file)
+            _wait(file, float(connection.settings_dict["OPTIONS"].get("timeout", 5)))
+        except OSError as error:
+            logger.debug("Writing without a turn: %s", error)
         yield
-        return
+
+
+def _open_beside(database: Path) -> int:
+    """Open the file that writers lock; it belongs to whom the database belongs to."""
+    name = f"{database}.queue"
+    flags = os.O_RDWR | os.O_CLOEXEC
     try:
-        _wait(file, float(connection.settings_dict["OPTIONS"].get("timeout", 5)))
-        yield
-    finally:
-        os.close(file)
+        file = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(name, flags)
+    owner = database.stat()
+    with suppress(OSError):  # only root may give it to somebody else
+        os.fchown(file, owner.st_uid, owner.st_gid)
+    os.fchmod(file, owner.st_mode & 0o666)
+    return file
 
 
 def _wait(file: int, seconds: float) -> None:

@@ -84,7 +84,7 @@ def settled_heap() -> Iterator[None]:
 def who() -> str:
     """Return the name of the system's user who typed the command."""
     try:
-        return getpass.getuser()
+        return printable(getpass.getuser())
     except (KeyError, OSError):
         return "unknown"
 
@@ -92,4 +92,9 @@ def who() -> str:
 def here() -> str:
     """Return from where the command was typed: the machine, and the terminal's far end by SSH."""
     client = os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
-    return f"{socket.gethostname()}{f', by SSH from {client}' if client else ''}"[:200]
+    return printable(f"{socket.gethostname()}{f', by SSH from {client}' if client else ''}")
+
+
+def printable(text: str) -> str:
+    """Return a name from the system in a form that a database column can hold."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "")[:200]

@@ -78,11 +78,15 @@ class _Paced:
         """Return so many bytes, fewer at the end alone; raises TimeoutError."""
         limit = time.monotonic() + self._seconds
         parts = []
-        while amount and (part := self._raw.read1(amount)):
-            parts.append(part)
-            amount -= len(part)
-            if amount and time.monotonic() > limit:
-                raise TimeoutError
+        try:
+            while amount and (part := self._raw.read1(amount)):
+                parts.append(part)
+                amount -= len(part)
+                if amount and time.monotonic() > limit:
+                    raise TimeoutError
+        except BaseException:
+            self.close()  # whoever asks again does so by another connection
+            raise
         return b"".join(parts)
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Runs our use cases in a process of its own, and pauses where a test wants to kill it.
 
     python -m audit.tests.driver archive [--pause WHERE] [--max-batches N] [--clock SECONDS]
+                                         [--transactions]
     python -m audit.tests.driver append --name NAME --calls N --each K [--at DATE] [--pause WHERE]
                                         [--every SECONDS]
 
@@ -91,6 +92,33 @@ def hook_database(pause: Pause) -> None:
     connection_created.connect(hook, weak=False)
 
 
+def show_transactions() -> None:
+    """Print `transaction VERB TABLE ROWS, …` for each one that is committed.
+
+    ROWS is how many were written; of a SELECT it is 1, or 0 where nothing limits it to one.
+    """
+    from django.db.backends.signals import connection_created
+
+    def hook(connection: Any, **kwargs: Any) -> None:
+        done: list[str] = []
+
+        def wrapper(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+            result = execute(sql, params, many, context)
+            verb, table = sql.split(maxsplit=1)[0], re.search(r'(?:FROM|INTO|UPDATE) "(\w+)"', sql)
+            if verb == "BEGIN":
+                done.clear()
+            elif connection.in_atomic_block and table:
+                if not done:
+                    connection.on_commit(lambda: say(f"transaction {', '.join(done)}"))
+                rows = int("LIMIT 1" in sql) if verb == "SELECT" else context["cursor"].rowcount
+                done.append(f"{verb} {table[1]} {rows}")
+            return result
+
+        connection.execute_wrappers.append(wrapper)
+
+    connection_created.connect(hook, weak=False)
+
+
 def hook_storage(pause: Pause) -> None:
     """Pass every request to the object store."""
     from django.core.files.storage import storages
@@ -109,14 +137,15 @@ def hook_storage(pause: Pause) -> None:
 
 def shift_clock(seconds: int) -> None:
     """Let the SDK sign by a clock that is off, which is all that a service can see of it."""
-    import botocore.auth
+    from botocore import auth
 
-    right = botocore.auth.get_current_datetime
+    signing: Any = auth
+    right = signing.get_current_datetime
 
     def wrong(*args: Any, **kwargs: Any) -> datetime:
         return cast(datetime, right(*args, **kwargs)) + timedelta(seconds=seconds)
 
-    botocore.auth.get_current_datetime = wrong
+    signing.get_current_datetime = wrong
 
 
 def archive(pause: Pause, max_batches: int | None) -> None:
@@ -183,6 +212,7 @@ def main() -> None:
     parser.add_argument("--name", default="driver")
     parser.add_argument("--calls", type=int, default=1)
     parser.add_argument("--each", type=int, default=1)
+    parser.add_argument("--transactions", action="store_true")
     parser.add_argument("--every", type=float, default=0)
     parser.add_argument("--at", type=lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC))
     arguments = parser.parse_args()
@@ -190,6 +220,8 @@ def main() -> None:
     django.setup()
     pause = Pause(arguments.pause)
     hook_database(pause)
+    if arguments.transactions:
+        show_transactions()
     if arguments.what == "archive":
         hook_storage(pause)
         shift_clock(arguments.clock)

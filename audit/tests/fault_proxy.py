@@ -350,9 +350,9 @@ def refuse_skewed(seconds: int, tolerated: int) -> Act:
 
     def act(exchange: Exchange) -> None:
         exchange.body()
-        date = datetime.strptime(exchange.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ")
+        date = datetime.fromisoformat(exchange.headers["X-Amz-Date"])
         now = datetime.now(UTC) + timedelta(seconds=seconds)
-        if abs(now - date.replace(tzinfo=UTC)) > timedelta(seconds=tolerated):
+        if abs(now - date) > timedelta(seconds=tolerated):
             exchange.answer(error(403, "RequestTimeTooSkewed", "The difference is too large."))
         else:
             pass_on(exchange)

@@ -319,6 +319,7 @@ def read_cold(objects: Mapping[str, bytes], prefix: str, key: bytes, origin: str
 def read_hot(database: Path) -> tuple[int, int, list[tuple[int, bytes, str]]]:
     """Return head, floor, and the (seq, record, link) of every row, straight from the file."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        connection.execute("BEGIN")  # both as they are at one moment
         state = connection.execute("SELECT head_seq, floor_seq FROM audit_logstate").fetchone()
         rows = connection.execute("SELECT seq, record, link FROM audit_auditevent ORDER BY seq")
         return *(state or (0, 0)), [(seq, bytes(record), link) for seq, record, link in rows]

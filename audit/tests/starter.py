@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-LOADED = """boto3.s3.inject boto3.resources.factory botocore.client botocore.parsers s3transfer.manager
-    storages.backends.s3 django.contrib.admin.options django.core.management django.db.models
-    django.db.backends.sqlite3.base environ isal.igzip msgspec orjson tqdm"""
+LOADED = """boto3.s3.inject boto3.resources.factory botocore.client botocore.parsers
+    s3transfer.manager storages.backends.s3 django.contrib.admin.options django.db.models
+    django.core.management django.db.backends.sqlite3.base environ isal.igzip orjson tqdm"""
 
 
 class Starter:
@@ -86,7 +86,7 @@ def carry_out(env: dict[str, str], args: list[str], out: IO[bytes], err: IO[byte
         code = 0
     except SystemExit as ended:
         code = ended.code or 0
-    except BaseException:  # noqa: BLE001
+    except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()

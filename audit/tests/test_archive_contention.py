@@ -8,6 +8,9 @@ import signal
 
 import pytest
 
+from audit.watcher import Step
+
+from .driver import DELETE_CHUNK
 from .simulator import Process, Site
 
 WRITERS = 4
@@ -220,3 +223,203 @@ def test_a_signal_stops_a_run_after_the_current_step(site: Site, number: signal.
     assert site.read_log().records == before
     assert site.archive()["outcome"] == "archived"
     assert site.read_log().records == before
+
+
+# Stalled anywhere between two transactions --------------------------------------------------
+
+BEFORE_THE_FLOOR = list(Step)[: list(Step).index(Step.FLOOR_RAISED)]
+# Each follows a statement that is no part of a transaction: the run shows what it is at.
+BETWEEN = [f'sql:"phase" =:{nth}' for nth in range(1, 8)]
+PURGING = [f"step:{step}" for step in Step if step not in BEFORE_THE_FLOOR]
+
+
+def stall(site: Site, where: str) -> Process:
+    """Stop a run somewhere between two transactions, with no other thread amid one."""
+    if where == f"step:{Step.ADOPTED}":
+        killed = site.driver("archive", f"--pause=step:{Step.MANIFEST_SENT}")
+        killed.wait_for("^paused")
+        killed.kill()
+    run = site.driver("archive", f"--pause={where}", "--max-batches=1")
+    run.wait_for("^paused")
+    if where in PURGING:  # in its lane, and the run waits for it
+        site.wait_until("SELECT count(*) FROM audit_archiverun WHERE phase = 'purge'")
+    run.signal(signal.SIGSTOP)
+    return run
+
+
+def expire_lease(site: Site) -> None:
+    with site.sql() as connection:
+        connection.execute("UPDATE audit_lease SET expires_at = '2000-01-01 00:00:00'")
+
+
+def in_cold(site: Site) -> set[int]:
+    """Return every seq that the ledger calls stored or purged."""
+    found = (range(start, end + 1) for start, end, state in site.batches() if state != "planned")
+    return {seq for seqs in found for seq in seqs}
+
+
+def ledger(site: Site) -> list[object]:
+    return site.rows("SELECT * FROM audit_archivebatch ORDER BY id")
+
+
+def check_overtaken(site: Site, where: str) -> None:
+    """Stall a run there, let another one begin, wake the first, and let the other one end.
+
+    The other one has done nothing yet, so there is everything that could be done wrongly. While
+    the first is stalled, others write, so it holds no lock there.
+    """
+    stalled = stall(site, where)
+    beside = site.driver("append", "--name=beside", "--calls=3", "--each=5").finish()
+    assert len(acknowledged(beside)) == 15
+    assert not any(line.startswith("busy") for line in beside)
+    expire_lease(site)
+    other = site.driver("archive", f"--pause=step:{Step.FENCED}")
+    other.wait_for("^paused")
+    rows, hot, stored = ledger(site), site.hot_seqs(), in_cold(site)
+
+    line = wake(stalled)[-1]
+
+    if where == f"step:{Step.PURGED}":  # it had done all that it was asked for
+        assert line == "outcome archived: None"
+    else:
+        assert re.match(r"outcome failed: Lease \d has expired or was taken over", line), line
+    assert ledger(site) == rows
+    gone = hot - site.hot_seqs()
+    assert gone <= stored
+    assert where in PURGING or not gone
+    other.go_on()
+    assert other.finish()[-1] == "outcome archived: None"
+    assert site.read_log().records[: len(site.template.records)] == site.template.records
+    assert {state for *_, state in site.batches()} == {"purged"}
+
+
+@pytest.mark.parametrize("where", [*(f"step:{step}" for step in Step), *BETWEEN])
+def test_a_run_overtaken_anywhere_by_one_that_has_only_begun_changes_nothing(
+    site: Site, where: str
+) -> None:
+    check_overtaken(site, where)
+
+
+@pytest.mark.parametrize("step", [Step.RECORDED, Step.FLOOR_RAISED, Step.ROWS_DELETED])
+def test_the_same_holds_where_the_log_has_a_database_of_its_own(site: Site, step: Step) -> None:
+    site.split()
+    check_overtaken(site, f"step:{step}")
+
+
+def test_a_run_stalled_after_its_own_events_and_overtaken_has_them_once(site: Site) -> None:
+    stalled = stall(site, 'sql:"request_seq" =')
+    expire_lease(site)
+    assert site.archive()["outcome"] == "archived"
+    assert re.match(r"outcome failed: Lease 1 has expired", wake(stalled)[-1])
+    actions = sorted((event["action"], event["target"]["id"]) for event in site.own_events())
+    assert actions == [
+        ("archive_ended", "1"),
+        ("archive_ended", "2"),
+        ("archive_requested", ""),
+        ("archive_requested", ""),
+    ]
+
+
+# Stalled inside a transaction ----------------------------------------------------------------
+
+INSIDE = [
+    'sql:INSERT INTO "audit_archivebatch"',
+    'sql:"jsonl_sha256" =',
+    'sql:"archived_at" =',
+    'sql:"floor_seq" =',
+    'sql:DELETE FROM "audit_auditevent"',
+    'sql:"purged_at" =',
+    'sql:INSERT INTO "audit_eventkey"',
+]
+
+
+@pytest.mark.parametrize("where", INSIDE)
+def test_a_run_stalled_inside_a_transaction_holds_others_up_for_a_bounded_time(
+    site: Site, where: str
+) -> None:
+    site.env["DATABASE_URL"] += "?timeout=1"
+    stalled = site.driver("archive", f"--pause={where}", "--max-batches=1")
+    stalled.wait_for("^paused")
+    stalled.signal(signal.SIGSTOP)
+    writer = site.driver("append", "--name=beside")
+    busy = writer.wait_for("^busy")
+    assert "stayed locked by another process for 1 s: nothing was written" in busy.string
+    answer = site.archive()
+    assert (answer["outcome"], answer["exit"], answer["run"]) == ("failed", 1, None)
+    assert "stayed locked by another process for 1 s" in answer["error"]
+
+    assert wake(stalled)[-1] == "outcome archived: None"
+    assert len(acknowledged(writer.finish())) == 1
+    assert site.archive()["outcome"] == "archived"
+    assert site.read_log().records[:-1] == site.template.records
+
+
+# How long anything is held -------------------------------------------------------------------
+
+
+def test_no_transaction_of_a_run_does_more_than_one_chunk(site: Site) -> None:
+    """What it holds the log's lock for is one row of the state, or one chunk of a purge."""
+    lines = site.driver("archive", "--transactions").finish()
+    assert lines[-1] == "outcome archived: None"
+    transactions = [
+        [tuple(part.split()) for part in line.removeprefix("transaction ").split(", ")]
+        for line in lines
+        if line.startswith("transaction ")
+    ]
+    deleted = []
+    for transaction in transactions:
+        written = {
+            (verb, table): int(rows) for verb, table, rows in transaction if verb != "SELECT"
+        }
+        gone = written.pop(("DELETE", "audit_auditevent"), 0)
+        if gone:
+            assert written == {}, transaction
+            deleted.append(gone)
+        assert gone <= DELETE_CHUNK
+        assert all(rows <= 2 for rows in written.values()), transaction  # its own events are two
+        read = {table: rows for verb, table, rows in transaction if verb == "SELECT"}
+        assert read.get("audit_auditevent", "1") == "1", transaction  # never a range of them
+    last = max(end for _, end, _ in site.batches())
+    assert sum(deleted) == last
+    assert len(deleted) > len(site.batches())
+    raised = [each for each in transactions if ("UPDATE", "audit_logstate", "1") in each]
+    assert len(raised) == 1 + len(site.batches()) + 2  # the fence, the floors, its own events
+
+
+def test_ingest_goes_on_at_full_pace_all_through_a_run(site: Site) -> None:
+    """What is written while the run is under way is acknowledged at once, before it ends."""
+    writer = site.driver("append", "--name=beside", "--calls=0", "--each=3", "--every=0.01")
+    writer.wait_for("^acknowledged")
+    run = site.driver("archive", f"--pause=step:{Step.CHUNK_DELETED}")
+    run.wait_for("^paused")
+    for _ in range(60):
+        writer.wait_for("^acknowledged")
+    run.go_on()
+    assert run.finish()[-1] == "outcome archived: None"
+    for _ in range(60):
+        writer.wait_for("^acknowledged")
+    writer.kill()
+    assert not any(line.startswith("busy") for line in writer.lines)
+    places = {}
+    for record in site.read_log().records[len(site.template.records) :]:
+        event = json.loads(record)
+        places[event["external_id"]] = event["seq"]
+    assert acknowledged(writer.lines).items() <= places.items()
+
+
+def test_a_holder_on_another_machine_is_overtaken_when_its_lease_has_run_out(site: Site) -> None:
+    """Really run out: by the database's clock, nobody having touched the lease."""
+    site.env["AUDIT_LEASE_SECONDS"] = "3"
+    holder = site.driver("archive", f"--pause=step:{Step.ENCODED}")
+    holder.wait_for("^paused")
+    holder.kill()
+    with site.sql() as connection:
+        connection.execute("UPDATE audit_lease SET host = 'elsewhere'")
+    ends = site.rows("SELECT expires_at FROM audit_lease")[0][0]
+    while (line := site.driver("archive").finish()[-1]).startswith("outcome busy"):
+        assert re.search(r"Another run holds the lease: .*, process \d+, since 20", line)
+        assert site.rows("SELECT expires_at FROM audit_lease")[0][0] == ends
+    assert line == "outcome archived: None"
+    started = "SELECT min(acquired_at) FROM audit_lease WHERE token = 2"
+    assert site.rows(started)[0][0] >= ends
+    assert site.read_log().records == site.template.records

@@ -157,21 +157,22 @@ def test_a_full_log_is_archived_which_makes_room(site: Site, *, split: bool) -> 
 
 
 def leave_no_room_for_a_run(site: Site) -> None:
-    """Put a run of before into the table again and again, up to where one takes another page."""
+    """Put short rows into the table of runs, up to where one more takes another page."""
     assert site.archive("--through-seq=1")["outcome"] == "archived"
+    empty = dict.fromkeys(("request", "requested_by", "holder", "kept", "notes", "phase"), "''")
+    given = {"token": "(SELECT max(token) + 1 FROM audit_archiverun)", "seconds": "'{}'", **empty}
     with site.sql() as connection:
-        info = connection.execute("PRAGMA table_info(audit_archiverun)")
-        others = ", ".join(name for _, name, *_ in info if name not in {"id", "token", "request"})
-        again = (
-            f"INSERT INTO audit_archiverun (token, request, {others}) SELECT "  # noqa: S608  # our own names
-            f"(SELECT max(token) + 1 FROM audit_archiverun), '', {others} "
-            "FROM audit_archiverun WHERE id = 1"
+        info = connection.execute("PRAGMA table_info(audit_archiverun)").fetchall()
+        values = {name: given.get(name, name) for _, name, *_ in info if name != "id"}
+        short = (
+            f"INSERT INTO audit_archiverun ({', '.join(values)}) "  # noqa: S608  # our own names
+            f"SELECT {', '.join(values.values())} FROM audit_archiverun WHERE id = 1"
         )
         pages = connection.execute("PRAGMA page_count").fetchone()
         grown = False
         while not grown:
             connection.execute("SAVEPOINT one")
-            connection.execute(again)
+            connection.execute(short)
             grown = connection.execute("PRAGMA page_count").fetchone() != pages
             if grown:
                 connection.execute("ROLLBACK TO one")

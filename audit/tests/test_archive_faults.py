@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,10 +23,12 @@ from .simulator import Site, Template
 from .starter import Starter, starter
 
 SERVERS = ("seaweedfs", "juicefs")
+# One will do for a variant of what is met on both, where the fault lets nothing reach the server.
+ONE, OTHER = SERVERS[:1], SERVERS[1:]
 EVENTS = 240
 BATCH_EVENTS = 70  # what is due makes two batches
 JSONL, MANIFEST = ".jsonl.gz", ".manifest.json"
-SLOW = {"AUDIT_COLD_TIMEOUT_SECONDS": "2"}
+SLOW = {"AUDIT_COLD_TIMEOUT_SECONDS": "1"}
 READ = {"AUDIT_CONFIRM": "read"}
 SSE = {"AUDIT_COLD_SSE": "true"}
 
@@ -149,7 +150,7 @@ class Case:
 
 def remove(place: Place, error: str) -> None:
     """Do as the sentence says: set the object aside that it names."""
-    key = error.split()[0]
+    key = error.split(maxsplit=1)[0]
     stored = place.bucket.Object(key)
     place.bucket.Object(f"aside/{uuid.uuid4()}").put(Body=stored.get()["Body"].read())
     stored.delete()
@@ -167,7 +168,9 @@ def encrypt(place: Place, error: str) -> None:
     place.env["AUDIT_COLD_SSE"] = "true"
     for key in place.listing():
         place.bucket.Object(key).copy_from(
-            CopySource={"Bucket": place.bucket.name, "Key": key}, ServerSideEncryption="AES256"
+            CopySource={"Bucket": place.bucket.name, "Key": key},
+            ServerSideEncryption="AES256",
+            MetadataDirective="REPLACE",
         )
 
 
@@ -180,7 +183,7 @@ KEYS = "the keys are wrong or may not do this: correct AUDIT_COLD_ACCESS_KEY"
 REACH = "see that AUDIT_COLD_ENDPOINT is right and the service is up, and run again."
 BITS = "(it broke off); " + REACH
 CUT = "(the connection was cut off); " + REACH
-SILENT = "2 tries of up to 2 s (silence for that time); " + REACH
+SILENT = "2 tries of up to 1 s (silence for that time); " + REACH
 
 CASES = [
     # Refusals
@@ -202,11 +205,17 @@ CASES = [
         "500 InternalError after 4 of 4 tries (it says: Please look into this); " + FAILED,
         env={"AUDIT_COLD_ATTEMPTS": ""},
     ),
-    Case("500 to a HEAD", [On("HEAD", JSONL, refuse(500, "x"))], 2, "with 500 after"),
-    Case("503 to a GET", [On("GET", MANIFEST, refuse(503, "SlowDown"))], 2, BUSY),
-    Case("503 to a LIST", [On("LIST", "", refuse(503, "SlowDown"))], 2, BUSY),
+    Case("500 to a HEAD", [On("HEAD", JSONL, refuse(500, "x"))], 2, FAILED, servers=ONE),
+    Case("503 to a GET", [On("GET", MANIFEST, refuse(503, "SlowDown"))], 2, BUSY, servers=OTHER),
+    Case("503 to a LIST", [On("LIST", "", refuse(503, "SlowDown"))], 2, BUSY, servers=ONE),
     Case("403 to PUT alone", [On("PUT", JSONL, refuse(403, "AccessDenied"))], 1, RIGHTS),
-    Case("403 to a manifest", [On("PUT", MANIFEST, refuse(403, "AccessDenied"))], 1, RIGHTS),
+    Case(
+        "403 to a manifest",
+        [On("PUT", MANIFEST, refuse(403, "AccessDenied"))],
+        1,
+        RIGHTS,
+        servers=OTHER,
+    ),
     Case("403 to HEAD alone", [On("HEAD", "", refuse(403, "AccessDenied"))], 1, KEYS),
     Case("403 to GET alone", [On("GET", "", refuse(403, "AccessDenied"))], 1, RIGHTS),
     Case("403 to LIST alone", [On("LIST", "", refuse(403, "AccessDenied"))], 1, RIGHTS),
@@ -228,20 +237,26 @@ CASES = [
     ),
     # No answer
     Case("reset within a body", [On("PUT", JSONL, proxies.reset_within_request)], 2, CUT),
-    Case("reset within a manifest", [On("PUT", MANIFEST, proxies.reset_within_request)], 2, CUT),
+    Case(
+        "reset within a manifest",
+        [On("PUT", MANIFEST, proxies.reset_within_request)],
+        2,
+        CUT,
+        servers=ONE,
+    ),
     Case("reset within an answer", [On("GET", MANIFEST, proxies.reset_within_answer)], 2, BITS),
     Case("truncated manifest", [On("GET", MANIFEST, proxies.break_off)], 2, BITS),
     Case("truncated object", [On("GET", JSONL, proxies.break_off)], 2, BITS, env=READ),
     Case("truncated list", [On("LIST", "", proxies.break_off)], 2, BITS),
     Case("stalled PUT", [On("PUT", JSONL, proxies.stall)], 2, SILENT, env=SLOW),
-    Case("stalled HEAD", [On("HEAD", JSONL, proxies.stall)], 2, SILENT, env=SLOW),
+    Case("stalled HEAD", [On("HEAD", JSONL, proxies.stall)], 2, SILENT, env=SLOW, servers=ONE),
     Case("stalled GET", [On("GET", MANIFEST, proxies.stall)], 2, SILENT, env=SLOW),
-    Case("stalled LIST", [On("LIST", "", proxies.stall)], 2, SILENT, env=SLOW),
+    Case("stalled LIST", [On("LIST", "", proxies.stall)], 2, SILENT, env=SLOW, servers=OTHER),
     Case(
         "an object that trickles",
         [On("GET", MANIFEST, proxies.trickle)],
         2,
-        "2 tries of up to 2 s (it comes too slowly); " + REACH,
+        "2 tries of up to 1 s (it comes too slowly); " + REACH,
         env=SLOW,
     ),
     Case("every answer to a PUT lost", [On("PUT", JSONL, proxies.lose_answer)], 2, CUT),
@@ -250,7 +265,7 @@ CASES = [
         [On("PUT", MANIFEST, refuse_after_storing(500, "InternalError"))],
         2,
         FAILED,
-        servers=("juicefs",),  # the other one names its own success at the second try
+        servers=OTHER,  # the first one names its own success at the second try
     ),
     # The bucket does not hold what was sent
     *(
@@ -285,14 +300,19 @@ CASES = [
         )
         for mend, servers in (
             (stop_asking_for_encryption, SERVERS),
-            (encrypt, ("seaweedfs",)),
+            (encrypt, ONE),
         )
     ),
     # What a run overcomes
     Case("one 503", [On("PUT", JSONL, refuse(503, "SlowDown"), times=1)], 3),
-    Case("one 500 to a HEAD", [On("HEAD", JSONL, refuse(500, "x"), times=1)], 3),
+    Case("one 500 to a HEAD", [On("HEAD", JSONL, refuse(500, "x"), times=1)], 3, servers=OTHER),
     Case("one reset", [On("PUT", JSONL, proxies.reset_within_request, times=1)], 3),
-    Case("one stall", [On("PUT", JSONL, proxies.stall, times=1)], 3, env=SLOW),
+    Case(
+        "one stall",
+        [On("PUT", JSONL, proxies.stall, times=1)],
+        3,
+        env={**SLOW, "AUDIT_COLD_ATTEMPTS": "4"},
+    ),
     Case("one answer lost", [On("PUT", JSONL, proxies.lose_answer, times=1)], 3),
     Case("one answer for a manifest lost", [On("PUT", MANIFEST, proxies.lose_answer, times=1)], 3),
     Case(
@@ -345,7 +365,7 @@ def test_a_fault_costs_no_event_and_is_over_when_it_is_over(place: Place, case: 
         most = place.env["AUDIT_COLD_ATTEMPTS"] or "4"
         assert error.startswith(f"{last.verb} {place.prefix}")
         assert f"{last.key} at {place.proxy.endpoint}, bucket 'dezky-audit': " in error
-        assert f" after {case.tries - 2 * last.skip + last.skip} of {most} tries" in error
+        assert f" after {case.tries - last.skip} of {most} tries" in error
     place.assert_whole(case.purged)
 
     place.proxy.lift()
@@ -467,9 +487,10 @@ def test_a_bucket_that_is_full_is_named(place: Place) -> None:
     place.assert_the_next_run_goes_on()
 
 
-@pytest.mark.parametrize("minutes", [-10, 10, -20, 20])
+@pytest.mark.parametrize("minutes", [10, -20])
 def test_a_clock_that_is_off_is_named_where_the_server_minds(place: Place, minutes: int) -> None:
     """Both servers, as S3 itself does, put up with a quarter of an hour."""
+    place.env["AUDIT_COLD_ENDPOINT"] = place.endpoint  # the proxy would sign by the right clock
     run = place.driver("archive", f"--clock={minutes * 60}")
     last = run.finish()[-1]
     if abs(minutes) < 15:

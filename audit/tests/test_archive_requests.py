@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shutil
 import socket
 from typing import Any
 
@@ -64,12 +65,56 @@ def test_a_run_that_fails_says_so_in_the_log(site: Site) -> None:
     site.env["AUDIT_COLD_ENDPOINT"] = "http://127.0.0.1:9"
     answer = site.archive()
     assert answer["outcome"] == "failed"
+    assert site.own_events_in_hot() == []  # what the bucket holds is not known
     site.env["AUDIT_COLD_ENDPOINT"] = endpoint
+    site.archive()
     assert own(site) == [
         ("archive_requested", "unknown", None),
         ("archive_ended", "failure", "failed"),
+        ("archive_requested", "unknown", None),
+        ("archive_ended", "success", "archived"),
     ]
     assert site.own_events()[1]["data"]["error"] == answer["error"]
+    assert site.rows("SELECT count(*) FROM audit_ownevent") == [(0,)]
+    seqs = site.rows("SELECT request_seq, outcome_seq FROM audit_archiverun ORDER BY id")
+    assert seqs == [(EVENTS + 1, EVENTS + 2), (EVENTS + 3, EVENTS + 4)]
+
+
+def roll_back(site: Site, head: int) -> None:
+    """Put the whole database back to when it ended there and nothing was archived."""
+    shutil.copy(site.template.full, site.database)
+    for end in ("-wal", "-shm"):
+        site.database.with_name(site.database.name + end).unlink(missing_ok=True)
+    with site.sql() as connection:
+        connection.execute("DELETE FROM audit_auditevent WHERE seq > ?", [head])
+        connection.execute("DELETE FROM audit_eventkey WHERE seq > ?", [head])
+        connection.execute(
+            "UPDATE audit_logstate SET head_seq = ?, head_link = "
+            "(SELECT link FROM audit_auditevent WHERE seq = ?)",
+            [head, head],
+        )
+
+
+@pytest.mark.parametrize("how", ["the bucket does not answer", "another run is at work"])
+def test_no_event_is_written_before_the_bucket_was_looked_at(site: Site, how: str) -> None:
+    """The bucket ends one seq beyond a log that was put back: an event would take that seq."""
+    site.archive("--max-batches=1")
+    roll_back(site, BATCH_EVENTS - 1)
+    if how == "another run is at work":
+        run = site.driver("archive", "--pause=step:fenced")
+        run.wait_for("^paused")
+        assert site.archive()["outcome"] == "busy"
+        run.go_on()
+        assert run.finish()[-1].startswith("outcome refused: The bucket holds seq 5,200")
+    else:
+        endpoint = site.env["AUDIT_COLD_ENDPOINT"]
+        site.env["AUDIT_COLD_ENDPOINT"] = "http://127.0.0.1:9"
+        assert site.archive()["outcome"] == "failed"
+        site.env["AUDIT_COLD_ENDPOINT"] = endpoint
+    answer = site.archive()
+    assert answer["outcome"] == "refused"
+    assert "hot was rolled back" in answer["error"]
+    assert site.own_events_in_hot() == []
 
 
 def test_a_log_that_was_rolled_back_takes_none_until_it_is_restored(site: Site) -> None:
@@ -146,8 +191,32 @@ def test_a_log_whose_clock_once_leapt_ahead_can_be_archived(site: Site) -> None:
     assert times == {"2999-01-01"}
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5"])
-def test_a_seq_that_is_none_is_wrong_usage(site: Site, text: str) -> None:
-    done = site.manage("archive_now", f"--through-seq={text}")
+def test_a_batch_that_was_begun_and_goes_beyond_the_seq_is_not_archived(site: Site) -> None:
+    run = site.driver("archive", "--pause=step:range fixed")
+    run.wait_for("^paused")
+    run.kill()
+    for arguments in (["--dry-run"], []):
+        answer = site.archive("--through-seq=10", *arguments)
+        assert (answer["outcome"], answer["highest_archived_seq"]) == ("failed", 0)
+        assert "was begun by an earlier run and goes beyond seq 10" in answer["error"]
+    assert site.archive(f"--through-seq={BATCH_EVENTS}")["highest_archived_seq"] == BATCH_EVENTS
+
+
+def test_what_is_kept_begins_after_what_was_archived(site: Site) -> None:
+    site.archive(f"--through-seq={EVENTS}", "--max-batches=2")
+    ((kept,),) = site.rows("SELECT kept FROM audit_archiverun")
+    assert kept.startswith(f"seq {2 * BATCH_EVENTS + 1:,}–{EVENTS + 1:,}: recorded at or after")
+
+
+def test_a_name_that_is_no_unicode_stops_nothing(site: Site) -> None:
+    site.env["LOGNAME"] = "\udcff"
+    assert site.archive()["outcome"] == "archived"
+    assert site.own_events()[0]["actor"]["name"] == "?"
+
+
+@pytest.mark.parametrize("option", ["--through-seq", "--max-batches"])
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", str(2**53), "9" * 20])
+def test_a_number_that_is_none_is_wrong_usage(site: Site, text: str, option: str) -> None:
+    done = site.manage("archive_now", f"{option}={text}")
     assert done.returncode == 2
     assert b"not a whole number from 1 up" in done.stderr

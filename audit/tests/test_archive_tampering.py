@@ -187,6 +187,22 @@ def test_what_is_no_record_is_never_archived_even_if_every_link_was_recomputed(
     assert site.objects() == {}
 
 
+def test_a_first_record_without_a_time_is_never_archived(site: Site) -> None:
+    """Nothing comes before it, so that its time goes back behind none."""
+    record = json.loads(site.template.records[0])
+    record["recorded_at"] = ""
+    with site.sql() as connection:
+        connection.execute(
+            "UPDATE audit_auditevent SET record = ? WHERE seq = 1",
+            [json.dumps(record, sort_keys=True, separators=(",", ":")).encode()],
+        )
+        rewrite_links(connection)
+    answer = site.archive()
+    assert answer["outcome"] == "failed"
+    assert "Seq 1 in the hot database was changed" in answer["error"]
+    assert site.objects() == {}
+
+
 def test_what_comes_before_the_tampered_batch_is_archived(site: Site) -> None:
     seq = BATCH_EVENTS + 10
     with site.sql() as connection:

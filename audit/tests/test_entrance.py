@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
 import os
 import signal
@@ -14,6 +15,7 @@ from audit.management.entrance import (
     SIGNALS,
     interrupt_on_sigterm,
     interrupts_held,
+    settled_heap,
     stop_on_signal,
     who,
 )
@@ -133,3 +135,13 @@ def test_a_process_without_a_user_has_no_name(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
     assert who() == "unknown"
+
+
+# settled_heap ------------------------------------------------------------------------------
+
+
+def test_what_is_there_already_is_spared_by_the_collector_meanwhile() -> None:
+    before = gc.get_freeze_count()
+    with settled_heap():
+        assert gc.get_freeze_count() > before
+    assert gc.get_freeze_count() == 0

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from audit import ingest
 from audit.format.errors import RecordError
 from audit.ingest import event_key, generic_event, line_reader, unknown_tenants
+from audit.log import Draft
 from tenants.models import Tenant
 
 from .factories import generic_event as given_event
@@ -198,6 +199,41 @@ def test_a_line_with_an_id_is_known_by_that_wherever_it_stands() -> None:
     assert len(set(keys)) == 1
     with line_reader("platform") as reader:
         assert reader.draft(one).digest != reader.draft(two).digest
+
+
+def test_keys_and_digests_are_what_they_always_were() -> None:
+    # Those of a file that is ingested again are looked up among those of years ago.
+    lines = [
+        (
+            b'{"occurred_at":"2026-01-02T03:04:05.678Z","action":"login","external_id":"e-1",'
+            b'"actor":{"id":"a","ip":"","name":"A"},"data":{"b":1.5,"a":["\\u00fc"]}}'
+        ),
+        *[b'{"action": "login", "occurred_at": "2026-01-02T03:04:05+01:00"}'] * 2,
+    ]
+    with line_reader("platform") as reader:
+        found = [reader.draft(line) for line in lines]
+    assert [(draft.key.hex(), draft.digest.hex()) for draft in found] == [
+        ("e56f554f3a858c05e469c6946614a6e0", "cadfae415f5bc97fc5b0a3a8cf0e0122"),
+        ("ead9ec445ef12ce0cf5e015c5e00338c", "26e9310e5f3770e145f0087f129aa8ff"),
+        ("4c2b27fb98e0957ad21e0470cac26369", "26e9310e5f3770e145f0087f129aa8ff"),
+    ]
+
+
+def test_the_key_of_a_line_is_that_of_its_event() -> None:
+    with line_reader("ocis") as reader:
+        (made,) = reader.drafts([line(external_id="ü-1")])
+    assert isinstance(made, Draft)
+    assert made.key == event_key("ocis", ingest.FILE_SCOPE, "ü-1")
+    assert made == ingest.draft(made.event, ingest.FILE_SCOPE)
+
+
+def test_of_many_lines_each_is_a_draft_or_a_reason() -> None:
+    with line_reader("platform") as reader:
+        first, bad, second = reader.drafts([line(), b"[]", line()])
+    assert isinstance(first, Draft)
+    assert isinstance(second, Draft)
+    assert first.key != second.key
+    assert str(bad) == "not a JSON object"
 
 
 def test_a_refused_line_counts_as_no_occurrence() -> None:

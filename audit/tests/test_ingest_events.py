@@ -19,7 +19,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from audit.management.commands import ingest_events
+from audit.management import chunks
 from audit.models import AuditEvent, LogState
 from tenants.models import Tenant
 
@@ -340,6 +340,21 @@ def test_all_rejected_lines_are_given_back_in_their_order(tmp_path: Path) -> Non
 
 
 @database
+@pytest.mark.parametrize("lines_a_chunk", [1, 2, 3, 100])
+def test_a_line_that_is_too_long_keeps_its_place_among_the_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines_a_chunk: int
+) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_LINES", lines_a_chunk)
+    long = b"x" * 1_200_000 + b"\n"
+    lines = [line(action="a"), b"bad 2\n", long, b"bad 4\n", line(action="b"), long, b"bad 7\n"]
+    answer = ingest(tmp_path, *lines)
+    assert answer.rejects == lines[1] + long + lines[3] + long + lines[6]
+    assert [text.split()[1] for text in answer.err.splitlines()] == ["2", "3", "4", "6", "7"]
+    assert "7 lines: 2 appended (seq 1–2), 0 duplicates, 5 rejected" in answer.out
+    assert actions() == ["a", "b"]
+
+
+@database
 def test_a_mended_reject_file_can_be_ingested_itself(tmp_path: Path) -> None:
     answer = ingest(tmp_path, line(action="a"), line(action="b")[:-2] + b"\n")
     assert answer.rejects is not None
@@ -361,7 +376,7 @@ def test_only_the_first_rejects_are_named_and_all_are_counted(tmp_path: Path) ->
 def test_a_file_longer_than_one_append_goes_in_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_events, "CHUNK_LINES", 3)
+    monkeypatch.setattr(chunks, "CHUNK_LINES", 3)
     answer = ingest(tmp_path, *(line(action=f"a{number}") for number in range(10)), b"bad\n")
     assert "11 lines: 10 appended (seq 1–10), 0 duplicates, 1 rejected" in answer.out
     assert actions() == [f"a{number}" for number in range(10)]
@@ -371,7 +386,7 @@ def test_a_file_longer_than_one_append_goes_in_as_a_whole(
 def test_large_lines_are_appended_before_they_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_events, "CHUNK_BYTES", 100_000)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 100_000)
     large = [line(data={"a": "x" * 60_000}, action=f"a{number}") for number in range(3)]
     no_folder = ("--rejects", str(tmp_path / "no folder" / "rejects"))
     answer = ingest(tmp_path, *large, b"bad\n", args=no_folder)
@@ -519,7 +534,7 @@ def test_two_equal_lines_without_ids_are_two_events_in_every_replay(tmp_path: Pa
 def test_equal_lines_far_apart_are_counted_over_the_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_events, "CHUNK_LINES", 2)
+    monkeypatch.setattr(chunks, "CHUNK_LINES", 2)
     same = line(external_id=None)
     lines = [same, line(), line(), same, line(), same]
     assert "6 appended" in ingest(tmp_path, *lines).out

@@ -20,6 +20,7 @@ from pytest_django import DjangoAssertNumQueries
 from audit import log
 from audit.format.chain import genesis_link, leaf_hash, next_link
 from audit.format.errors import GapError, RecordError
+from audit.format.record import format_time, parse_time
 from audit.log import Appended, BusyError, FenceError, RolledBackError
 from audit.models import AuditEvent, EventKey, LogState
 
@@ -97,6 +98,47 @@ def test_keys_of_a_record_sort_by_code_point() -> None:
     assert list(document["data"]) == ["", "Z", "z", "é", "\uff5e", "\U0001f512"]
 
 
+texts = st.text(max_size=20) | st.sampled_from(
+    ['","source":"', ',"occurred_at":', '\\",\\"source\\":', "\\", '"', "\x00"]
+)
+data_of_events = st.recursive(
+    st.none() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False) | texts,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            texts | st.sampled_from(["source", "occurred_at", "v"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"data": st.dictionaries(st.sampled_from(["source", "occurred_at"]), data_of_events)},
+        optional={
+            "action": texts.filter(bool),
+            "actor": st.fixed_dictionaries({"id": texts, "ip": texts, "name": texts}),
+            "external_id": texts,
+            "target": st.fixed_dictionaries({"id": texts, "name": texts, "type": texts}),
+            "tenant": texts,
+        },
+    ),
+    st.integers(1, 2**53 - 1),
+)
+def test_a_record_is_the_event_with_what_is_assigned_encoded_as_one(
+    members: dict[str, Any], seq: int
+) -> None:
+    made = draft(**members)
+    assigned: dict[str, Any] = {
+        "id": log.uuid7(5),
+        "recorded_at": "2026-03-04T12:00:00.000Z",
+        "seq": seq,
+    }
+    assert made.record(**assigned) == log.encode(made.event, **assigned)
+    assert made.digest == log.short_digest(log.encode(made.event))
+
+
 @database
 def test_every_event_has_an_id_of_its_own() -> None:
     log.append(drafts(50))
@@ -169,6 +211,47 @@ def test_occurred_at_may_be_any_time(time: str) -> None:
     log.append([draft(occurred_at=time)])
     assert documents()[0]["occurred_at"] == time
     assert rows()[0].occurred_at == datetime.fromisoformat(time)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_a_time_has_the_column_that_django_would_give_it(moment: datetime) -> None:
+    text = format_time(moment)
+    column = log.appending.time_column(connection)(text)
+    assert column == connection.ops.adapt_datetimefield_value(parse_time(text))
+    assert log.appending.time_column(connection) is log.appending.sqlite_time
+
+
+def test_a_connection_with_a_zone_of_its_own_has_times_as_django_gives_them() -> None:
+    other = connection.copy()
+    other.settings_dict = {**other.settings_dict, "TIME_ZONE": "Europe/Vienna"}
+    column = log.appending.time_column(other)("2026-03-04T12:00:00.120Z")
+    assert column == "2026-03-04 13:00:00.120000"
+
+
+# The moment before the commit ---------------------------------------------------------------
+
+
+@database
+def test_only_the_commit_is_left_when_its_caller_is_called() -> None:
+    found = []
+
+    def look() -> None:
+        found.append((seqs(), LogState.objects.get().head_seq, EventKey.objects.count()))
+
+    log.append(drafts(3), before_commit=look)
+    assert found == [([1, 2, 3], 3, 3)]
+    log.append([], before_commit=look)
+    assert len(found) == 1
+
+
+@database
+def test_nothing_was_appended_where_the_caller_fails_before_the_commit() -> None:
+    def fail() -> None:
+        raise OSError("no thread")
+
+    with pytest.raises(OSError, match="no thread"):
+        log.append(drafts(3), before_commit=fail)
+    assert seqs() == []
 
 
 # Duplicates and conflicts ------------------------------------------------------------------
@@ -249,6 +332,37 @@ def test_every_different_event_under_one_key_is_kept() -> None:
     assert log.append(versions) == [
         Appended(1),
         *(Appended(seq, conflict=True) for seq in (2, 3, 4)),
+    ]
+
+
+@database
+def test_duplicates_and_conflicts_come_mixed_with_what_is_new() -> None:
+    first, other = draft(external_id="x", action="first"), draft(external_id="x", action="other")
+    log.append([first, other])
+    one, two = draft(external_id="y", action="one"), draft(external_id="y", action="two")
+    third = draft(external_id="x", action="third")
+    assert log.append([one, other, two, third, one, two, third, first]) == [
+        Appended(3),
+        Appended(2, duplicate=True, conflict=True),
+        Appended(4, conflict=True),
+        Appended(5, conflict=True),
+        Appended(3, duplicate=True),
+        Appended(4, duplicate=True, conflict=True),
+        Appended(5, duplicate=True, conflict=True),
+        Appended(1, duplicate=True),
+    ]
+    assert seqs() == [1, 2, 3, 4, 5]
+    assert sorted(EventKey.objects.values_list("seq", flat=True)) == [1, 2, 3, 4, 5]
+
+
+@database
+def test_a_conflict_whose_first_event_is_forgotten_is_a_duplicate_of_itself() -> None:
+    first, other = draft(external_id="x", action="first"), draft(external_id="x", action="other")
+    log.append([first, other])
+    EventKey.objects.filter(seq=1).delete()
+    assert log.append([first, other]) == [
+        Appended(3),
+        Appended(2, duplicate=True, conflict=True),
     ]
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
+from contextlib import closing
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -137,3 +141,45 @@ def test_a_person_reads_what_was_done(site: Site) -> None:
     assert "2 manifests verified" in text
     assert "1 rows added, 0 replaced, 0 removed, 1 as they were" in text
     assert text.splitlines()[-1].startswith("rebuilt: run archive_now next")
+
+
+def test_rows_that_are_in_hot_again_block_no_run_after_a_rebuild(site: Site) -> None:
+    site.archive()
+    with site.sql() as connection:
+        connection.execute("ATTACH ? AS old", [str(site.template.full)])
+        connection.execute(
+            "INSERT INTO audit_auditevent SELECT * FROM old.audit_auditevent WHERE seq <= 50"
+        )
+        connection.execute("DELETE FROM audit_archivebatch")
+    assert rebuild(site)["outcome"] == "rebuilt"
+    answer = site.archive()
+    assert answer["outcome"] == "nothing_due"
+    assert "Purged before and in hot again" in answer["notes"][0]
+    assert site.read_log().records == site.template.records
+    assert min(site.hot_seqs()) > 50
+
+
+def test_a_manifest_by_an_unknown_key_beside_the_right_one_blocks_nothing(site: Site) -> None:
+    site.archive()
+    key, data = next((k, v) for k, v in site.objects().items() if k.endswith(".manifest.json"))
+    other = re.sub(rb"k-[0-9a-f]{8}", b"k-deadbeef", data)
+    name = f"{key[: -len('0123456789abcdef.manifest.json')]}{sha256(other).hexdigest()[:16]}"
+    site.bucket.put_object(Key=f"{name}.manifest.json", Body=other)
+    answer = rebuild(site)
+    assert (answer["outcome"], answer["verified"]) == ("unchanged", 2)
+    assert "of which no key is known" in answer["notes"][0]
+
+
+def test_the_event_of_a_rebuild_is_in_the_log_even_if_it_died_right_then(site: Site) -> None:
+    """What is noted in the transaction that changes the ledger cannot be lost with it."""
+    site.archive()
+    site.env["DATABASE_URL"] += "?timeout=1"
+    site.split()  # the ledger's own database is an empty one
+    with closing(sqlite3.connect(site.hot_database)) as blocker:
+        blocker.execute("BEGIN IMMEDIATE")
+        answer = rebuild(site)
+    assert (answer["outcome"], answer["exit"]) == ("rebuilt", 0)
+    assert "the next run writes it" in answer["notes"][-1]
+    assert site.archive()["outcome"] == "nothing_due"
+    (event,) = (event for event in site.own_events() if event["action"] == "ledger_rebuilt")
+    assert (event["data"]["added"], event["data"]["before"]) == (2, [])

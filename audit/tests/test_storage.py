@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,10 @@ from moto import mock_aws
 from audit import storage
 from audit.format.errors import GapError, TamperedError
 from audit.storage import ColdStorage, Digests, UnavailableError
+
+from . import fault_proxy
+from .fault_proxy import FaultProxy
+from .servers import Server
 
 BUCKET = "dezky-audit"
 KEY = "audit/v1/some.jsonl.gz"
@@ -290,7 +295,9 @@ def test_a_service_that_is_not_there_is_unavailable(settings: Any) -> None:
         assert "no whole answer after 1 of 1 tries of up to 60 s (no connection)" in str(
             caught.value
         )
-        assert "see that AUDIT_COLD_ENDPOINT is right and the service is up, and" in str(caught.value)
+        assert "see that AUDIT_COLD_ENDPOINT is right and the service is up, and" in str(
+            caught.value
+        )
 
 
 def test_an_answer_that_breaks_off_is_unavailable_and_not_a_short_object(settings: Any) -> None:
@@ -312,6 +319,104 @@ def test_addresses_are_path_style() -> None:
     url = client.generate_presigned_url("get_object", {"Bucket": BUCKET, "Key": KEY})
     assert f"/{BUCKET}/{KEY}?" in url
     assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in url
+
+
+# A proxy before the real server that does one thing wrong ------------------------------------
+
+
+@pytest.fixture
+def proxy(cold: str, seaweedfs: Server, settings: Any) -> Iterator[FaultProxy]:
+    """Lead the storage through a proxy, with two tries of a second."""
+    settings.AUDIT_COLD_TIMEOUT_SECONDS, settings.AUDIT_COLD_ATTEMPTS = 1, 2
+    with FaultProxy(seaweedfs.endpoint) as between:
+        point_at(settings, between.endpoint)
+        yield between
+
+
+LARGE = bytes(range(256)) * 80_000  # more than the SDK's own part of a download
+
+
+def test_a_large_object_goes_and_comes_in_one_request_each(proxy: FaultProxy, cold: str) -> None:
+    assert put(f"{cold}/x", LARGE) is True
+    assert storage.read(f"{cold}/x", len(LARGE)) == LARGE
+    assert (proxy.count("PUT"), proxy.count("GET")) == (1, 1)
+
+
+def test_a_body_that_is_not_taken_is_given_up_in_time(proxy: FaultProxy, cold: str) -> None:
+    proxy.fault(fault_proxy.stall_within_request, "PUT")
+    began = time.monotonic()
+    with pytest.raises(UnavailableError) as caught:
+        put(f"{cold}/x", LARGE)
+    assert time.monotonic() - began < 4
+    assert "after 2 of 2 tries of up to 1 s (nothing was taken for that time); see that" in str(
+        caught.value
+    )
+    proxy.lift()
+    assert storage.names(cold) == []
+
+
+@pytest.mark.parametrize("name", ["reset_within_request", "stall_within_request", "stall"])
+def test_a_body_is_sent_again_from_its_start(proxy: FaultProxy, cold: str, name: str) -> None:
+    proxy.fault(getattr(fault_proxy, name), "PUT", times=1)
+    assert put(f"{cold}/x", LARGE) is True
+    assert proxy.count("PUT") == 2
+    assert storage.read(f"{cold}/x", len(LARGE)) == LARGE
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("break_off", "it broke off"),
+        ("reset_within_answer", "it broke off"),
+        ("trickle", "it comes too slowly"),
+        ("stall", "silence for that time"),
+        ("lose_answer", "the connection was cut off"),
+    ],
+)
+def test_an_answer_that_does_not_come_whole_is_asked_for_again_and_so_often(
+    proxy: FaultProxy, cold: str, name: str, reason: str
+) -> None:
+    put(f"{cold}/x", LARGE)
+    proxy.fault(getattr(fault_proxy, name), "GET")
+    with pytest.raises(UnavailableError) as caught:
+        storage.read(f"{cold}/x", len(LARGE))
+    assert f"no whole answer after 2 of 2 tries of up to 1 s ({reason}); " in str(caught.value)
+    assert proxy.count("GET") == 2
+    proxy.lift()
+    proxy.fault(getattr(fault_proxy, name), "GET", times=1)
+    assert storage.read(f"{cold}/x", len(LARGE)) == LARGE
+    assert proxy.count("GET") == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "sse", "hint"),
+    [
+        (501, "NotImplemented", False, "the service cannot do what this software needs"),
+        (
+            501,
+            "NotImplemented",
+            True,
+            "AUDIT_COLD_SSE is on, and the service cannot encrypt: turn",
+        ),
+        (500, "InternalError", False, "and that it has room, and run again."),
+        (
+            500,
+            "InternalError",
+            True,
+            "run again; AUDIT_COLD_SSE is on, so see that it can encrypt",
+        ),
+        (400, "InvalidRequest", True, "AUDIT_COLD_SSE is on, so see that it can encrypt, too."),
+    ],
+)
+def test_encryption_is_named_only_where_it_is_asked_for(
+    proxy: FaultProxy, cold: str, settings: Any, status: int, code: str, sse: bool, hint: str
+) -> None:
+    settings.AUDIT_COLD_SSE = sse
+    proxy.fault(fault_proxy.refuse(status, code), "PUT")
+    with pytest.raises(UnavailableError) as caught:
+        put(f"{cold}/x", b"data")
+    assert hint in str(caught.value)
+    assert ("AUDIT_COLD_SSE" in str(caught.value)) == sse
 
 
 # On the real server ------------------------------------------------------------------------

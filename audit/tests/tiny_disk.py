@@ -22,8 +22,10 @@ def tiny_disk(folder: Path, kib: int) -> Iterator[Path]:
     """
     folder.mkdir()
     with subprocess.Popen(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", MOUNT, "sh"]
-        + [str(kib), str(folder)],
+        [
+            *("unshare", "--user", "--map-root-user", "--mount"),
+            *("sh", "-c", MOUNT, "sh", str(kib), str(folder)),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

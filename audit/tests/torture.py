@@ -381,7 +381,7 @@ class Torture:
         self.counts["kills"] += 1
         self.note("killed the S3 server")
         self.server.start()
-        self.judge(run, benign="no answer after|refused with")
+        self.judge(run, benign="no (whole )?answer after|refused with")
         self.proxy.errors.clear()  # the server died on it
 
     def stall(self) -> None:
@@ -422,6 +422,8 @@ class Torture:
         self.proxy.lift()
         if name == "store other bytes":
             self.remove_other_bytes()
+        if name in REAL_ALARMS:
+            self.judge(self.run())  # which sends what is missing
 
     def remove_other_bytes(self) -> None:
         """Remove what the bucket was made to store wrongly, as a run has asked for."""

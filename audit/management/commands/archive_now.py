@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from tqdm import tqdm
 
 from audit import archive, plan
+from audit.format.record import MAX_INTEGER
 from audit.management.entrance import here, stop_on_signal, who
 from audit.models import ArchiveRun
 from audit.request import Request
@@ -28,9 +29,9 @@ EXIT_CODES = {
 
 
 def positive(text: str) -> int:
-    """Return a whole number from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text} is not a whole number from 1 up")
+    """Return a whole number from 1 to the largest that a record can hold."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_INTEGER:
+        raise ArgumentTypeError(f"{text} is not a whole number from 1 up to 2^53-1")
     return int(text)
 
 

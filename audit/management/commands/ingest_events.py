@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,13 +19,13 @@ from tqdm import tqdm
 
 from audit import ingest, log
 from audit.format.errors import AuditError, RecordError
+from audit.ingest import LineReader
 from audit.log import Draft
+from audit.management.chunks import BOM, Chunk, RejectFile
 from audit.management.entrance import interrupt_on_sigterm, interrupts_held, settled_heap
 
-CHUNK_LINES = 2_000
-CHUNK_BYTES = 8 * 1024 * 1024
+CACHE_KIB = 32 * 1024  # of the database's pages; twice as many take memory and gain nothing
 COPY_BYTES = 1024 * 1024
-BOM = b"\xef\xbb\xbf"
 SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,49}", re.ASCII)
 SHOWN_REJECTS = 20
 SHOWN_TENANTS = 20
@@ -104,6 +103,7 @@ class Command(BaseCommand):
             # What may have to be waited for is read only when the lines before it are in.
             look_ahead = file != "-" and Path(file).is_file()
             try:
+                log.bound_page_cache(CACHE_KIB)
                 chunks = _chunks(stream, reject_file, tally, self.stderr)
                 chunk = next(chunks, None)
                 while chunk:
@@ -133,7 +133,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{file} holds no lines: nothing to ingest.")
 
     def sort_out(
-        self, chunk: Chunk, reader: ingest.LineReader, reject_file: RejectFile, tally: Tally
+        self, chunk: Chunk, reader: LineReader, reject_file: RejectFile, tally: Tally
     ) -> list[Draft]:
         """Return the drafts of a chunk's lines; give back the lines that cannot be taken."""
         tally.lines += len(chunk.lines)
@@ -210,72 +210,6 @@ class Tally:
             for answer, draft in zip(answers, drafts, strict=True)
             if not answer.duplicate
         )
-
-
-class Chunk:
-    """The lines that go in together, each with its number, as they are in the file.
-
-    They can be parsed in a thread while the ones before them are committed: that is SQLite's
-    work and the disk's, half of what an append takes, and needs no interpreter.
-    """
-
-    def __init__(self) -> None:
-        """Begin without any."""
-        self.numbers: list[int] = []
-        self.lines: list[bytes] = []
-        self.size = 0
-        self._parsed: Future[list[Draft | RecordError]] | None = None
-
-    def add(self, number: int, line: bytes) -> None:
-        """Add a line."""
-        self.numbers.append(number)
-        self.lines.append(line)
-        self.size += len(line)
-
-    def is_full(self) -> bool:
-        """Say whether it is time to append."""
-        return len(self.lines) >= CHUNK_LINES or self.size >= CHUNK_BYTES
-
-    def begin(self, lane: Executor, reader: ingest.LineReader) -> None:
-        """Begin to parse the lines in a thread."""
-        self._parsed = lane.submit(reader.drafts, self.texts())
-
-    def drafts(self, reader: ingest.LineReader) -> list[Draft | RecordError]:
-        """Return the draft of each line, or why there is none."""
-        return self._parsed.result() if self._parsed else reader.drafts(self.texts())
-
-    def texts(self) -> list[bytes]:
-        """Return the lines without their ends, and the file's first without its mark."""
-        texts = [line.rstrip(b"\r\n") for line in self.lines]
-        if self.numbers[:1] == [1]:
-            texts[0] = texts[0].removeprefix(BOM)
-        return texts
-
-
-class RejectFile:
-    """Where rejected lines go, byte for byte; made when the first one comes."""
-
-    def __init__(self, path: Path) -> None:
-        """Write to this path, which must not exist."""
-        self.path = path
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> RejectFile:
-        """Begin."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close the file, if there is one."""
-        if self._file:
-            os.fsync(self._file.fileno())
-            self._file.close()
-
-    def write(self, part: bytes) -> None:
-        """Write a line, or a part of a long one; raises OSError."""
-        if self._file is None:
-            self._file = self.path.open("xb")
-        self._file.write(part)
-        self._file.flush()
 
 
 def _reject_path(file: str, given: str | None) -> Path:

@@ -174,7 +174,8 @@ def test_a_busy_one_leads_back_to_the_plan_and_names_the_holder(operator: Client
     shown = text(answer)
     assert f"Another run holds the lease: {guard.Process.current().label}, since 20" in shown
     assert not ArchiveRun.objects.exists()
-    assert [event["data"].get("outcome") for event in own_events()] == [None, "busy"]
+    press(operator)  # a run that has looked at the bucket writes them
+    assert [event["data"].get("outcome") for event in own_events()][:2] == [None, "busy"]
 
 
 def test_whoever_may_run_but_not_look_at_runs_is_led_back_to_the_plan() -> None:
