@@ -166,6 +166,7 @@ def test_a_run_that_failed_says_why_on_its_page(operator: Client) -> None:
     assert run.error in shown
 
 
+@pytest.mark.usefixtures("cold")
 def test_a_busy_one_leads_back_to_the_plan_and_names_the_holder(operator: Client) -> None:
     history()
     with guard.lease():

@@ -78,6 +78,7 @@ def test_it_does_not_ask_for_archive_enabled(program: Program, settings: Any) ->
     assert program.post().json()["outcome"] == "nothing_due"
 
 
+@pytest.mark.usefixtures("cold")
 def test_a_busy_archive_names_its_holder(program: Program) -> None:
     history()
     holder = guard.Process.current().label
