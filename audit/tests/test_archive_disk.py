@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import sqlite3
@@ -76,7 +77,7 @@ def test_a_batch_that_is_encoded_needs_no_more_room(site: Site, tmp_path: Path) 
         fill(disk)
         run.go_on()
         assert run.finish()[-1] == "outcome archived: None"
-    del site.env["TMPDIR"]
+    del site.env["TMPDIR"], site.env["AUDIT_BATCH_MAX_EVENTS"]
     check_whole_and_archived(site)
 
 
@@ -235,7 +236,7 @@ def test_a_locked_log_stops_a_run_before_it_begins(site: Site, *, split: bool) -
 
 
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("step", ["range fixed", "manifest sent", "recorded", "floor raised"])
+@pytest.mark.parametrize("step", ["range fixed", "recorded", "floor raised"])
 def test_a_log_that_is_locked_amid_a_run_stops_it(site: Site, step: str, *, split: bool) -> None:
     impatient(site, split=split)
     run = site.driver("archive", f"--pause=step:{step}")
@@ -281,10 +282,15 @@ GONE = (
 
 
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("what", ["removed", "replaced", "restored"])
-@pytest.mark.parametrize("step", ["leased", "range fixed", "recorded"])
+@pytest.mark.parametrize(
+    ("what", "step"),
+    [
+        ("replaced", "leased"),
+        *itertools.product(("removed", "replaced", "restored"), ("range fixed", "recorded")),
+    ],
+)
 def test_a_log_that_is_taken_away_amid_a_run_keeps_its_events(
-    site: Site, step: str, what: str, *, split: bool
+    site: Site, what: str, step: str, *, split: bool
 ) -> None:
     """What is at the old place now was never touched, and the next run goes on from there."""
     if split:
@@ -296,10 +302,6 @@ def test_a_log_that_is_taken_away_amid_a_run_keeps_its_events(
     take_away(site, what, copy)
     run.go_on()
     last = run.finish()[-1]
-    if (what, step, split) == ("restored", "leased", True):
-        assert last == "outcome archived: None"  # as if it had been restored just before
-        assert site.read_log().records == site.template.records
-        return
     assert re.match("outcome (failed|refused): ", last), last
     assert any(words in last for words in GONE), last
     if what == "removed":
