@@ -186,6 +186,7 @@ def encode(at: Position, end_seq: int, file: BinaryIO, progress: Callable[[int],
         progress(len(rows))
     if seq < end_seq:
         _require(None, seq + 1)
+    file.flush()  # what finds no room must say so here, not when it is sent
     return Encoded(
         file=file,
         digests=Digests(offset, md5_.digest(), sha.hexdigest()),
