@@ -215,7 +215,7 @@ class Server:
                     status = self.client.send("PUT", port, path)
             except (OSError, http.client.HTTPException):
                 status = 0
-            if status == http.client.OK:
+            if status == http.client.OK and self.knows_its_volumes():
                 self.must_hold(port)
                 return True
             if status == http.client.FORBIDDEN and waited > REFUSED_SECONDS:
@@ -226,6 +226,22 @@ class Server:
             time.sleep(POLL_SECONDS)
         answer = f"it last said {status}" if status else "nothing listens"
         raise self.error(f"was not ready after {READY_SECONDS:.0f} s ({answer})")
+
+    def knows_its_volumes(self) -> bool:
+        """Say whether what was stored on an earlier run can be read already.
+
+        The bucket is served a little before the part with the objects' bytes has reported to
+        the master; until then reading one ends in an internal error.
+        """
+        connection = http.client.HTTPConnection(HOST, self.ports["master.port"], timeout=5)
+        try:
+            connection.request("GET", "/dir/status")
+            centers = json.loads(connection.getresponse().read())["Topology"]["DataCenters"]
+        except (OSError, http.client.HTTPException, ValueError, KeyError):
+            return False
+        finally:
+            connection.close()
+        return any(rack["DataNodes"] for center in centers or [] for rack in center["Racks"] or [])
 
     def must_hold(self, port: int) -> None:
         """Raise LocalS3Error if what answers on the port is another process."""
