@@ -17,6 +17,7 @@ from django.test import override_settings
 from audit.tests import environment, servers
 from audit.tests.servers import Server
 from audit.tests.simulator import Site, Template
+from audit.tests.starter import Starter, starter
 
 
 def pytest_sessionfinish() -> None:
@@ -77,8 +78,15 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
     return Template.make(tmp_path_factory.mktemp("template"))
 
 
+@pytest.fixture(scope="session")
+def start() -> Iterator[Starter]:
+    """Start commands quickly: each is a process of its own all the same."""
+    with starter() as process:
+        yield process
+
+
 @pytest.fixture
-def site(s3: str, template: Template, tmp_path: Path) -> Iterator[Site]:
+def site(s3: str, template: Template, start: Starter, tmp_path: Path) -> Iterator[Site]:
     """Set up a deployment of its own: database files, a prefix, processes."""
-    with Site(tmp_path, template) as deployment:
+    with Site(tmp_path, template, start) as deployment:
         yield deployment

@@ -29,6 +29,7 @@ import boto3
 from botocore.config import Config
 
 from . import reader
+from .starter import Starter
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60
@@ -70,7 +71,8 @@ def _manage(env: dict[str, str], *args: str) -> None:
 class Site:
     """One deployment: a database file, a prefix in the bucket, an environment."""
 
-    def __init__(self, folder: Path, template: Template) -> None:
+    def __init__(self, folder: Path, template: Template, starter: Starter | None = None) -> None:
+        self.starter = starter
         self.folder = folder
         self.template = template
         self.database = self.hot_database = folder / "site.sqlite3"
@@ -101,6 +103,8 @@ class Site:
 
     def manage(self, *args: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run a management command to its end."""
+        if data is None and self.starter:
+            return self.starter.manage(self.env, *args)
         return subprocess.run(
             [sys.executable, "manage.py", *args],
             cwd=ROOT,

@@ -320,6 +320,21 @@ def test_a_run_stalled_after_its_own_events_and_overtaken_has_them_once(site: Si
     ]
 
 
+def test_a_run_that_lists_the_bucket_after_it_was_overtaken_gives_no_false_alarm(
+    site: Site,
+) -> None:
+    """What it finds beyond the head that it has read was archived since."""
+    site.start_empty(AUDIT_HOT_RETENTION_DAYS="0")
+    site.driver("append", "--name=before", "--each=5").finish()
+    stalled = site.driver("archive", "--pause=send:ListObjects")
+    stalled.wait_for("^paused")
+    stalled.signal(signal.SIGSTOP)
+    site.driver("append", "--name=since", "--each=5").finish()
+    assert take_over(site)["outcome"] == "archived"
+    line = wake(stalled)[-1]
+    assert line.startswith("outcome failed: Lease 1 has expired or was taken over"), line
+
+
 # Stalled inside a transaction ----------------------------------------------------------------
 
 INSIDE = [

@@ -20,7 +20,7 @@ from . import reader
 from .fault_proxy import ALWAYS, Act, FaultProxy, drop, refuse, refuse_after_storing
 from .servers import Server
 from .simulator import Site, Template
-from .starter import Starter, starter
+from .starter import Starter
 
 SERVERS = ("seaweedfs", "juicefs")
 # One will do for a variant of what is met on both, where the fault lets nothing reach the server.
@@ -83,13 +83,6 @@ class Place(Site):
 def small(tmp_path_factory: pytest.TempPathFactory) -> Template:
     """Make a history that takes no time to archive."""
     return Template.make(tmp_path_factory.mktemp("small"), EVENTS)
-
-
-@pytest.fixture(scope="session")
-def start() -> Iterator[Starter]:
-    """Start commands quickly."""
-    with starter() as process:
-        yield process
 
 
 @pytest.fixture(params=SERVERS)
