@@ -118,7 +118,9 @@ class _Run:
         except log.RolledBackError as reason:
             # What would be appended now would take the seqs of other events.
             self.journal.looked = False
-            outcome, error = Outcome.REFUSED, str(reason)
+            why = self.explained(reason)
+            outcome = Outcome.REFUSED if why is reason else Outcome.FAILED
+            error = str(why)
         except RefusedError as reason:
             outcome, error = Outcome.REFUSED, str(reason)
         except (AuditError, DatabaseError, OSError) as reason:

@@ -166,6 +166,7 @@ def raise_fence(token: int) -> None:
     """Make a lease's token the newest that hot has seen; raises FenceError if it is not."""
     with write_transaction():
         state = locked_state()
+        check_file()
         check_head(state)
         won = LogState.objects.filter(id=state.id, fence__lt=token).update(fence=token)
         if won != 1:
@@ -180,6 +181,7 @@ def raise_floor(token: int, start_seq: int, end_seq: int, end_link: str) -> None
     """
     with write_transaction():
         state = locked_state()
+        check_file()
         if state.fence != token:
             raise FenceError(
                 f"A newer run (lease {state.fence}) has begun: this one (lease {token}) purges "

@@ -78,6 +78,7 @@ def carry_out(env: dict[str, str], args: list[str], out: IO[bytes], err: IO[byte
     try:
         for number, file in enumerate((open(os.devnull, "rb"), out, err)):  # noqa: PTH123, SIM115
             os.dup2(file.fileno(), number)
+        tempfile.tempdir = None  # it was found out by another TMPDIR
         os.environ.clear()
         os.environ.update(env, DJANGO_SETTINGS_MODULE="dezky.settings")
         from django.core.management import execute_from_command_line
