@@ -18,8 +18,8 @@ from dezky.env import SQLITE_PRAGMAS
 
 from . import conf
 from .format.errors import RecordError
+from .format.keys import KeyringError
 from .format.record import check
-from .format.signing import KeyringError
 
 MIN_SECRET_KEY = 50
 MIN_DIFFERENT_CHARACTERS = 5
@@ -51,11 +51,11 @@ def _secrets() -> Iterator[CheckMessage]:
             id="audit.E001",
         )
     try:
-        weak = not conf.keyring().signers
+        signers = conf.keyring().signers
+        weak = not signers or any(key.weak for key in signers)
         reason = "AUDIT_SIGNING_KEY is missing."
-        for key in conf.keyring().signers:
-            weak = len(set(key.secret)) < MIN_DIFFERENT_CHARACTERS
-            reason = "AUDIT_SIGNING_KEY is weak: it hardly varies."
+        if signers:
+            reason = "A signing key is weak: it hardly varies."
     except KeyringError as error:
         weak, reason = True, str(error)
     if weak:

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
 from django.conf import settings
 
-from .format.signing import HmacKey, Keyring
+from .format.signing import Keyring
+
+OURS = ("AUDIT_", "ARCHIVE_")
+SECRETS = frozenset(
+    [
+        "AUDIT_COLD_ACCESS_KEY",
+        "AUDIT_COLD_SECRET_KEY",
+        "AUDIT_SIGNING_KEY",
+        "AUDIT_SIGNING_KEYS",
+    ]
+)
+DIGEST_DIGITS = 16
 
 
 def origin() -> str:
@@ -13,9 +28,25 @@ def origin() -> str:
 
 
 def keyring() -> Keyring:
-    """Return the signing keys; raises KeyringError where the key is no key."""
-    text = settings.AUDIT_SIGNING_KEY
-    return Keyring([HmacKey.from_base64(text)] if text else [])
+    """Return the signing keys; raises KeyringError where a key is none."""
+    return _keyring(settings.AUDIT_SIGNING_KEY, settings.AUDIT_SIGNING_KEYS)
+
+
+@lru_cache(maxsize=4)
+def _keyring(key: str, keys: str) -> Keyring:
+    return Keyring.of(key, keys)
+
+
+def fingerprint() -> dict[str, Any]:
+    """Return every setting of this app by its name; of a secret the start of its SHA-256."""
+    found = {}
+    for name in sorted(dir(settings)):
+        if name.startswith(OURS):
+            value = getattr(settings, name)
+            if name in SECRETS:
+                value = sha256(value.encode()).hexdigest()[:DIGEST_DIGITS] if value else ""
+            found[name] = value
+    return found
 
 
 def retention_days() -> int:
@@ -91,6 +122,11 @@ def cold_timeout_seconds() -> int:
 def cold_attempts() -> int:
     """Return how often a request to the object store is tried at most."""
     return int(settings.AUDIT_COLD_ATTEMPTS)
+
+
+def checkpoint_minutes() -> int:
+    """Return how many minutes lie between two checkpoints that nobody asked for."""
+    return int(settings.AUDIT_CHECKPOINT_MINUTES)
 
 
 def dedup_days() -> int:

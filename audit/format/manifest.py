@@ -8,17 +8,16 @@ from hashlib import sha256
 from typing import IO, Any
 
 from . import frames as frames_
-from .errors import RecordError, TamperedError
+from .errors import TamperedError
 from .frames import Frame
 from .merkle import Frontier
 from .names import MAX_SEQ, Kind, ObjectName
-from .record import format_time, parse, parse_time
-from .signing import Keyring, Signature, canonical
+from .shape import Shape
+from .signing import Document, Keyring, canonical
 
-FORMAT = "dezky-audit-manifest/v1"
-DOMAIN = "dezky-audit/manifest/v1"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
-HASH_DIGITS = 64
+MANIFEST = Document("manifest", time="created_at", max_bytes=MAX_MANIFEST_BYTES)
+SHAPE = Shape(MANIFEST.name)
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,7 @@ class Manifest:
 
     def to_bytes(self, keyring: Keyring) -> bytes:
         """Return the file: the inner object and a signature by each signing key."""
-        signatures = keyring.sign(DOMAIN, self.body())
-        return canonical(
-            {"manifest": self._to_json(), "signatures": [item.to_json() for item in signatures]}
-        )
+        return MANIFEST.seal(self._to_json(), keyring)
 
     def _to_json(self) -> dict[str, Any]:
         return {
@@ -73,7 +69,7 @@ class Manifest:
             "end_seq": self.end_seq,
             "event_count": self.event_count,
             "first_recorded_at": self.first_recorded_at,
-            "format": FORMAT,
+            "format": MANIFEST.format,
             "frames": [frame.to_json() for frame in self.frames],
             "key": self.key,
             "last_recorded_at": self.last_recorded_at,
@@ -93,24 +89,9 @@ class Manifest:
         Raises TamperedError where it is not what was signed or contradicts itself,
         UnverifiableError where it may be right but no key of its signatures is known.
         """
-        if len(data) > MAX_MANIFEST_BYTES:
-            raise TamperedError(f"larger than {MAX_MANIFEST_BYTES} bytes, no manifest is")
-        try:
-            document = parse(data)
-        except RecordError as error:
-            raise TamperedError(f"no manifest: {error}") from None
-        _shape(set(document) == {"manifest", "signatures"}, "the document")
-        inner, given = document["manifest"], document["signatures"]
-        _shape(isinstance(inner, dict) and isinstance(given, list), "the document")
-        _shape(inner.get("format") == FORMAT, "format")
-        signed_by = _strings(inner.get("signed_by"), "signed_by")
-        try:
-            body = canonical(inner)
-        except ValueError:
-            raise TamperedError("no manifest: it holds a float") from None
-        keyring.verify(DOMAIN, body, signed_by, [Signature.from_json(item) for item in given])
+        inner = MANIFEST.unseal(data, keyring)
         manifest = cls._from_json(inner)
-        _shape(manifest.body() == body and canonical(document) == data, "the document")
+        SHAPE.require(manifest.body() == canonical(inner), "the document")
         manifest._check()
         return manifest
 
@@ -121,47 +102,47 @@ class Manifest:
             name = field.name
             value = inner.get(name)
             if name == "frames":
-                values[name] = tuple(_frame(item) for item in _list(value, name))
+                values[name] = tuple(_frame(item) for item in SHAPE.array(value, name))
             elif name == "signed_by":
-                values[name] = tuple(_strings(value, name))
+                values[name] = tuple(SHAPE.strings(value, name))
             elif name == "previous_manifest_sha256":
-                values[name] = None if value is None else _hash(value, name).hex()
+                values[name] = SHAPE.hash_or_null(value, name)
             elif name == "sha256":
-                values[name] = _hash(value, name).hex()
+                values[name] = SHAPE.hash(value, name).hex()
             elif name in {"start_link", "end_link", "root"}:
-                values[name] = _hash(value, name)
+                values[name] = SHAPE.hash(value, name)
             elif field.type == "int":
-                values[name] = _number(value, name)
+                values[name] = SHAPE.number(value, name)
             elif name.endswith("_at"):
-                values[name] = _time(value, name)
+                values[name] = SHAPE.time(value, name)
             else:
-                values[name] = _strings([value], name)[0]
+                values[name] = SHAPE.string(value, name)
         return cls(**values)
 
     def _check(self) -> None:
         """Hold the parts against each other: range, name, frames end to end, times in order."""
-        _agree(1 <= self.start_seq <= self.end_seq <= MAX_SEQ, "its range")
+        SHAPE.agree(1 <= self.start_seq <= self.end_seq <= MAX_SEQ, "its range")
         name = ObjectName.of(Kind.JSONL, self.start_seq, self.end_seq, self.sha256)
-        _agree(self.key.rpartition("/")[2] == str(name), "the name of its object")
+        SHAPE.agree(self.key.rpartition("/")[2] == str(name), "the name of its object")
         offset, seq, recorded_at = 0, self.start_seq, self.first_recorded_at
         for frame in self.frames:
-            _agree(frame.offset == offset and frame.length > 0, f"the frame at byte {offset}")
-            _agree(frame.first_seq == seq and frame.count > 0, f"the frame at seq {seq}")
-            _agree(
+            SHAPE.agree(frame.offset == offset and frame.length > 0, f"the frame at byte {offset}")
+            SHAPE.agree(frame.first_seq == seq and frame.count > 0, f"the frame at seq {seq}")
+            SHAPE.agree(
                 (seq - 1) // frames_.FRAME_EVENTS
                 == (seq + frame.count - 2) // frames_.FRAME_EVENTS,
                 f"the frame at seq {seq}",
             )
-            _agree(recorded_at <= frame.first_recorded_at, f"the time at seq {seq}")
+            SHAPE.agree(recorded_at <= frame.first_recorded_at, f"the time at seq {seq}")
             offset, seq, recorded_at = (
                 offset + frame.length,
                 seq + frame.count,
                 frame.first_recorded_at,
             )
-        _agree(offset == self.bytes_compressed and seq == self.end_seq + 1, "its frames")
-        _agree(self.frames[-1].end_link == self.end_link, "its end link")
-        _agree(self.frames[0].first_recorded_at == self.first_recorded_at, "its first time")
-        _agree(recorded_at <= self.last_recorded_at, "its last time")
+        SHAPE.agree(offset == self.bytes_compressed and seq == self.end_seq + 1, "its frames")
+        SHAPE.agree(self.frames[-1].end_link == self.end_link, "its end link")
+        SHAPE.agree(self.frames[0].first_recorded_at == self.first_recorded_at, "its first time")
+        SHAPE.agree(recorded_at <= self.last_recorded_at, "its last time")
 
     def extend(self, frontier: Frontier) -> Frontier:
         """Return the frontier after this batch from the one before it.
@@ -206,66 +187,17 @@ class Manifest:
             raise TamperedError(f"{self.key}: its last record is of another place or time")
 
 
-def _shape(good: bool, what: str) -> None:
-    if not good:
-        raise TamperedError(f"no manifest of this version: {what} does not have the signed form")
-
-
-def _agree(good: bool, what: str) -> None:
-    if not good:
-        raise TamperedError(f"the manifest contradicts itself: {what}")
-
-
-def _list(value: object, what: str) -> list[Any]:
-    _shape(isinstance(value, list), what)
-    assert isinstance(value, list)
-    return value
-
-
-def _strings(value: object, what: str) -> list[str]:
-    items = _list(value, what)
-    _shape(all(isinstance(item, str) for item in items), what)
-    return items
-
-
-def _number(value: object, what: str) -> int:
-    _shape(type(value) is int and value >= 0, what)
-    assert isinstance(value, int)
-    return value
-
-
-def _hash(value: object, what: str) -> bytes:
-    _shape(isinstance(value, str) and len(value) == HASH_DIGITS, what)
-    assert isinstance(value, str)
-    try:
-        raw = bytes.fromhex(value)
-    except ValueError:
-        raw = b""
-    _shape(raw.hex() == value, what)
-    return raw
-
-
-def _time(value: object, what: str) -> str:
-    text = _strings([value], what)[0]
-    try:
-        good = format_time(parse_time(text)) == text
-    except RecordError:
-        good = False
-    _shape(good, what)
-    return text
-
-
 def _frame(value: object) -> Frame:
-    _shape(isinstance(value, dict), "a frame")
-    assert isinstance(value, dict)
-    _shape(set(value) == {field.name for field in fields(Frame)}, "a frame")
-    subtrees = _strings(value["subtrees"], "a frame's subtrees")
+    SHAPE.require(isinstance(value, dict), "a frame")
+    assert isinstance(value, dict)  # noqa: S101  # for the type checker
+    SHAPE.require(set(value) == {field.name for field in fields(Frame)}, "a frame")
+    subtrees = SHAPE.strings(value["subtrees"], "a frame's subtrees")
     return Frame(
-        offset=_number(value["offset"], "a frame's offset"),
-        length=_number(value["length"], "a frame's length"),
-        first_seq=_number(value["first_seq"], "a frame's first seq"),
-        count=_number(value["count"], "a frame's count"),
-        end_link=_hash(value["end_link"], "a frame's end link"),
-        subtrees=tuple(_hash(item, "a frame's subtree") for item in subtrees),
-        first_recorded_at=_time(value["first_recorded_at"], "a frame's time"),
+        offset=SHAPE.number(value["offset"], "a frame's offset"),
+        length=SHAPE.number(value["length"], "a frame's length"),
+        first_seq=SHAPE.number(value["first_seq"], "a frame's first seq"),
+        count=SHAPE.number(value["count"], "a frame's count"),
+        end_link=SHAPE.hash(value["end_link"], "a frame's end link"),
+        subtrees=tuple(SHAPE.hash(item, "a frame's subtree") for item in subtrees),
+        first_recorded_at=SHAPE.time(value["first_recorded_at"], "a frame's time"),
     )

@@ -1,4 +1,4 @@
-"""Keys and signatures.
+"""Signatures, and the documents that carry them.
 
 A signature is over a domain line (`dezky-audit/manifest/v1` and a newline) followed by the
 RFC 8785 bytes of what is signed. What is signed lists its signatures itself (`signed_by`), so
@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from datetime import date
+from typing import Any
 
-from .errors import AuditError, TamperedError, UnverifiableError
-
-HMAC_SHA256 = "hmac-sha256"
-MIN_KEY_BYTES = 32
-
-
-class KeyringError(AuditError):
-    """A signing key cannot be used."""
+from . import keys as keys_
+from .errors import RecordError, TamperedError, UnverifiableError
+from .keys import HmacKey, Key, KeyringError
+from .record import parse
+from .shape import Shape
 
 
 def canonical(value: object) -> bytes:
@@ -79,70 +76,93 @@ class Signature:
         return signature
 
 
-@dataclass(frozen=True)
-class HmacKey:
-    """An HMAC-SHA-256 key: whoever can verify with it can also sign with it."""
-
-    key_id: str
-    secret: bytes
-    algorithm: str = HMAC_SHA256
-
-    @classmethod
-    def from_base64(cls, text: str) -> HmacKey:
-        """Return the key in `AUDIT_SIGNING_KEY`; its id is made of its own digest.
-
-        Raises KeyringError where it is not base64 of at least 32 bytes.
-        """
-        try:
-            secret = base64.b64decode(text.strip(), validate=True)
-        except (binascii.Error, ValueError):
-            raise KeyringError("AUDIT_SIGNING_KEY is not base64.") from None
-        if len(secret) < MIN_KEY_BYTES:
-            raise KeyringError(
-                f"AUDIT_SIGNING_KEY has {len(secret)} bytes, at least {MIN_KEY_BYTES} are needed."
-            )
-        return cls(f"k-{sha256(secret).hexdigest()[:8]}", secret)
-
-    def __repr__(self) -> str:
-        """Return the key's name; its secret is never shown."""
-        return f"<HmacKey {self.key_id}>"
-
-    def sign(self, message: bytes) -> bytes:
-        """Return the signature of a message."""
-        return hmac.digest(self.secret, message, "sha256")
-
-    def verify(self, message: bytes, signature: bytes) -> bool:
-        """Say whether a signature is this key's, in constant time."""
-        return hmac.compare_digest(self.sign(message), signature)
-
-
 class Keyring:
     """The keys that are known, and the ones among them that sign."""
 
-    def __init__(self, signers: Iterable[HmacKey], others: Iterable[HmacKey] = ()) -> None:
-        """Take the signing keys, and further keys that only verify."""
+    def __init__(self, signers: Iterable[Key], others: Iterable[Key] = ()) -> None:
+        """Take the signing keys, and further keys that only verify.
+
+        Raises KeyringError where one that is to sign cannot, or where two have one id.
+        """
         self.signers = tuple(signers)
-        self.known = {key.key_id: key for key in (*self.signers, *others)}
+        keys = (*self.signers, *others)
+        self.known = {key.key_id: key for key in keys}
+        if len(self.known) < len(keys):
+            raise KeyringError("Two keys have the same id: give each an id of its own.")
+        for key in self.signers:
+            if not key.can_sign:
+                raise KeyringError(
+                    f"{key.key_id} is a public key, which cannot sign: put one that can first, "
+                    "and take the + away from it."
+                )
+
+    @classmethod
+    def of(cls, key: str, keys: str = "") -> Keyring:
+        """Return the keyring of `AUDIT_SIGNING_KEY`, or of `AUDIT_SIGNING_KEYS` in its place.
+
+        Raises KeyringError where a key is none, or where both are given.
+        """
+        if not keys.strip():
+            return cls([HmacKey.from_base64(key)] if key else [])
+        if key:
+            moved = HmacKey.from_base64(key).key_id
+            raise KeyringError(
+                "AUDIT_SIGNING_KEY and AUDIT_SIGNING_KEYS are both set: move the first into the "
+                f"second, as hmac-sha256:{moved}:…, and unset it."
+            )
+        found = keys_.parse(keys)
+        signs = [number == 0 or marked for number, (_, marked) in enumerate(found)]
+        return cls(
+            [item for (item, _), does in zip(found, signs, strict=True) if does],
+            [item for (item, _), does in zip(found, signs, strict=True) if not does],
+        )
+
+    @classmethod
+    def to_verify(cls, text: str) -> Keyring:
+        """Return the keyring of an auditor's key file: nothing in it signs.
+
+        It has a key a line in the form of `AUDIT_SIGNING_KEYS`, or the bare base64 of
+        `AUDIT_SIGNING_KEY`. Raises KeyringError.
+        """
+        lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
+        if len(lines) == 1 and ":" not in lines[0]:
+            return cls([], [HmacKey.from_base64(lines[0])])
+        return cls([], [key for key, _ in keys_.parse(text)])
 
     @property
     def signed_by(self) -> list[str]:
         """Return what a document signed by this keyring lists, first signer first."""
         return [f"{key.algorithm}:{key.key_id}" for key in self.signers]
 
-    def sign(self, domain: str, body: bytes) -> list[Signature]:
-        """Return a signature by each signing key; raises KeyringError where there is no key."""
+    def sign(self, domain: str, body: bytes, day: date | None = None) -> list[Signature]:
+        """Return a signature by each signing key of what was made on a day.
+
+        Raises KeyringError where there is no key, or where one has come to its end.
+        """
         if not self.signers:
             raise KeyringError("No signing key is set: set AUDIT_SIGNING_KEY.")
+        for key in self.signers:
+            if day and key.until and day > key.until:
+                raise KeyringError(
+                    f"The signing key {key.key_id} has come to its end, {key.until}: put a new "
+                    "one before it in AUDIT_SIGNING_KEYS, and take its + away. Nothing was signed."
+                )
         message = domain.encode() + b"\n" + body
         return [Signature(key.key_id, key.algorithm, key.sign(message)) for key in self.signers]
 
     def verify(
-        self, domain: str, body: bytes, signed_by: Sequence[str], signatures: Sequence[Signature]
+        self,
+        domain: str,
+        body: bytes,
+        signed_by: Sequence[str],
+        signatures: Sequence[Signature],
+        day: date | None = None,
     ) -> None:
-        """Hold signatures against what the document says it is signed by.
+        """Hold signatures against what the document says it is signed by, and when.
 
         Every listed signature must be there, no other may be, each by a known key must verify,
-        and at least one key must be known. Raises TamperedError or UnverifiableError.
+        and at least one key must be known; none may be of a day after its key's end. Raises
+        TamperedError or UnverifiableError.
         """
         given = [f"{item.algorithm}:{item.key_id}" for item in signatures]
         if not signed_by or len(set(signed_by)) != len(signed_by) or given != list(signed_by):
@@ -158,8 +178,70 @@ class Keyring:
                 continue
             if key.algorithm != item.algorithm or not key.verify(message, item.signature):
                 raise TamperedError(f"the signature by {item.key_id[:50]} is not good")
+            if day and key.until and day > key.until:
+                raise TamperedError(
+                    f"signed by {item.key_id} on {day}, though that key came to its end on "
+                    f"{key.until}"
+                )
             checked += 1
         if not checked:
             raise UnverifiableError(
                 f"signed by {', '.join(signed_by)[:200]}, of which no key is known"
             )
+
+
+@dataclass(frozen=True)
+class Document:
+    """A kind of signed file: an inner object under its own name, and its signatures.
+
+    `time` is the inner object's member that says when it was made.
+    """
+
+    name: str
+    time: str
+    max_bytes: int
+
+    @property
+    def format(self) -> str:
+        """Return what the inner object calls its format."""
+        return f"dezky-audit-{self.name}/v1"
+
+    @property
+    def domain(self) -> str:
+        """Return the line before what is signed."""
+        return f"dezky-audit/{self.name}/v1"
+
+    def seal(self, inner: dict[str, Any], keyring: Keyring) -> bytes:
+        """Return the file: the inner object and a signature by each signing key."""
+        day = date.fromisoformat(inner[self.time][:10])
+        signatures = keyring.sign(self.domain, canonical(inner), day)
+        return canonical({self.name: inner, "signatures": [item.to_json() for item in signatures]})
+
+    def unseal(self, data: bytes, keyring: Keyring) -> dict[str, Any]:
+        """Return the inner object of a file whose signatures are good, in its only form.
+
+        Raises TamperedError where it is not what was signed, UnverifiableError where it may be
+        right but no key of its signatures is known.
+        """
+        shape = Shape(self.name)
+        if len(data) > self.max_bytes:
+            raise TamperedError(f"larger than {self.max_bytes} bytes, no {self.name} is")
+        try:
+            document = parse(data)
+        except RecordError as error:
+            raise TamperedError(f"no {self.name}: {error}") from None
+        shape.require(set(document) == {self.name, "signatures"}, "the document")
+        inner, given = document[self.name], document["signatures"]
+        shape.require(isinstance(inner, dict) and isinstance(given, list), "the document")
+        shape.require(inner.get("format") == self.format, "format")
+        signed_by = shape.strings(inner.get("signed_by"), "signed_by")
+        try:
+            body = canonical(inner)
+        except ValueError:
+            raise TamperedError(f"no {self.name}: it holds a float") from None
+        signatures = [Signature.from_json(item) for item in given]
+        day = date.fromisoformat(shape.time(inner.get(self.time), self.time)[:10])
+        keyring.verify(self.domain, body, signed_by, signatures, day)
+        shape.require(canonical(document) == data, "the document")
+        signed: dict[str, Any] = inner
+        return signed

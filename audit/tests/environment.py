@@ -34,5 +34,6 @@ for name in (
     "AUDIT_COLD_TIMEOUT_SECONDS",
     "AUDIT_COLD_ATTEMPTS",
     "AUDIT_CONFIRM",
+    "AUDIT_SIGNING_KEYS",
 ):
     os.environ.pop(name, None)

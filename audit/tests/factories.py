@@ -12,10 +12,11 @@ from typing import Any
 from audit import ingest, log
 from audit.format.chain import genesis_link, leaf_hash, next_link
 from audit.format.frames import Frame, Row, split, text_of
+from audit.format.keys import HmacKey
 from audit.format.manifest import Manifest
 from audit.format.merkle import Frontier, subtrees
 from audit.format.names import Kind, ObjectName
-from audit.format.signing import HmacKey, Keyring
+from audit.format.signing import Keyring
 from audit.models import ArchiveBatch
 
 ORIGIN = "dezky-test"

@@ -55,7 +55,7 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("E002", "AUDIT_SIGNING_KEY", "", "AUDIT_SIGNING_KEY is missing"),
     ("E002", "AUDIT_SIGNING_KEY", "not base64!", "AUDIT_SIGNING_KEY is not base64"),
     ("E002", "AUDIT_SIGNING_KEY", "c2hvcnQ=", "AUDIT_SIGNING_KEY has 5 bytes, at least 32"),
-    ("E002", "AUDIT_SIGNING_KEY", "A" * 44, "AUDIT_SIGNING_KEY is weak: it hardly varies"),
+    ("E002", "AUDIT_SIGNING_KEY", "A" * 44, "A signing key is weak: it hardly varies"),
     ("E003", "AUDIT_ORIGIN", "", "AUDIT_ORIGIN is missing"),
     ("E003", "AUDIT_ORIGIN", "x" * 201, "AUDIT_ORIGIN is missing, longer than 200"),
     ("E003", "AUDIT_ORIGIN", "a\nb", "AUDIT_ORIGIN"),

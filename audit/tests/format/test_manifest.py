@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.format.errors import AuditError, TamperedError, UnverifiableError
-from audit.format.manifest import DOMAIN, MAX_MANIFEST_BYTES, Manifest
+from audit.format.manifest import MANIFEST, MAX_MANIFEST_BYTES, Manifest
 from audit.format.merkle import Frontier
 from audit.format.signing import Keyring, canonical
 from audit.tests.factories import Batch, batch, keyring
@@ -36,7 +36,7 @@ def error_of(data: bytes, ring: Keyring = RING) -> AuditError:
 
 def signed_anew(inner: Any, ring: Keyring = RING) -> bytes:
     """Return the file of any inner object, with good signatures: what a thief of the key does."""
-    signatures = [item.to_json() for item in ring.sign(DOMAIN, canonical(inner))]
+    signatures = [item.to_json() for item in ring.sign(MANIFEST.domain, canonical(inner))]
     return canonical({"manifest": inner, "signatures": signatures})
 
 
@@ -237,7 +237,7 @@ def test_a_stripped_swapped_or_repeated_signature_is_tampering(left: tuple[int, 
 def test_an_extra_signature_is_tampering_even_a_good_one() -> None:
     document = json.loads(DATA)
     body = canonical(document["manifest"])
-    document["signatures"] += [item.to_json() for item in keyring("b").sign(DOMAIN, body)]
+    document["signatures"] += [item.to_json() for item in keyring("b").sign(MANIFEST.domain, body)]
     assert isinstance(error_of(canonical(document), TWO), TamperedError)
 
 

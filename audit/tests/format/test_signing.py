@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit.format.errors import TamperedError, UnverifiableError
-from audit.format.signing import HmacKey, Keyring, KeyringError, Signature, canonical
+from audit.format.keys import HmacKey, KeyringError
+from audit.format.signing import Keyring, Signature, canonical
 from audit.tests.factories import key, keyring
 
 DOMAIN = "dezky-audit/manifest/v1"
