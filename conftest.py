@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import override_settings
 
+from audit import log
 from audit.tests import environment, servers
 from audit.tests.servers import Server
 from audit.tests.simulator import Site, Template
@@ -38,6 +39,12 @@ def static_files() -> Iterator[None]:
     with override_settings(STATIC_ROOT=f"{environment.FOLDER}/static-{os.getpid()}"):
         call_command("collectstatic", interactive=False, verbosity=0)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lookout() -> None:
+    """Let the test process itself look at no bucket when it appends: tests have one each."""
+    log.lookout.use(None)
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +80,7 @@ def cold(s3: str, settings: Any) -> str:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+def template(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Template:
     """Make a migrated database with a history once, for sites to copy."""
     return Template.make(tmp_path_factory.mktemp("template"))
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import cold, conf, ledger, log, storage
+from .anchors import Anchors
 from .format.errors import AuditError, GapError, TamperedError, UnverifiableError
 from .format.manifest import Manifest
 from .format.merkle import Frontier
@@ -170,12 +171,23 @@ def position_after(candidate: Candidate) -> Position:
 
 
 def check(candidate: Candidate) -> None:
-    """Read the whole batch, and compare it with the hot rows of its range that are there.
+    """Read the whole batch, and compare it with hot rows that are there and with checkpoints.
 
-    Raises TamperedError where the two tiers differ or the object is not what is signed.
+    Raises TamperedError where the two tiers differ, the object is not what is signed, or its
+    links are not those of the checkpoints in its range.
     """
     manifest = candidate.manifest
-    cold.read_batch(candidate.key, manifest, comparing(manifest))
+    anchors = Anchors.load(manifest.start_seq - 1, manifest.end_seq)
+    compare = comparing(manifest)
+
+    def visit(first: int, records: list[bytes], links: list[bytes]) -> None:
+        compare(first, records, links)
+        try:
+            anchors.hold(first, links)
+        except TamperedError as error:
+            raise TamperedError(f"{candidate.key} is not adopted. {error}") from None
+
+    cold.read_batch(candidate.key, manifest, visit)
 
 
 def comparing(manifest: Manifest) -> Callable[[int, list[bytes], list[bytes]], None]:

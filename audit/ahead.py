@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from django.db import DatabaseError
 
 from . import log, selection
+from .anchors import Anchors
 from .format.errors import AuditError
 from .lane import Lane
 from .ledger import Position
@@ -46,11 +47,13 @@ class Prepared:
         return (self.at.seq, self.at.link) == (at.seq, at.link)
 
 
-def encode(at: Position, end_seq: int, progress: Callable[[int], None]) -> Encoded:
+def encode(
+    at: Position, end_seq: int, progress: Callable[[int], None], anchors: Anchors
+) -> Encoded:
     """Write a batch's object to a temporary file, every link recomputed; the caller closes it."""
     file = tempfile.TemporaryFile(prefix="dezky-audit-")  # noqa: SIM115  # closed once sent
     try:
-        return selection.encode(at, end_seq, file, progress)
+        return selection.encode(at, end_seq, file, progress, anchors)
     except BaseException:
         file.close()
         raise
@@ -74,9 +77,9 @@ class Ahead:
         self._over = threading.Event()
         self._job: Future[Prepared | None] | None = None
 
-    def begin(self, at: Position) -> None:
+    def begin(self, at: Position, anchors: Anchors) -> None:
         """Begin with the batch that continues a place."""
-        self._job = self._lane.begin(lambda: self._encode(at))
+        self._job = self._lane.begin(lambda: self._encode(at, anchors))
 
     def is_at_work(self) -> bool:
         """Say whether `take` would have to wait."""
@@ -103,14 +106,14 @@ class Ahead:
         if prepared := self.take(Position.start()):
             prepared.encoded.file.close()
 
-    def _encode(self, at: Position) -> Prepared | None:
+    def _encode(self, at: Position, anchors: Anchors) -> Prepared | None:
         log.bound_page_cache(CACHE_KIB)
         with self._clock.phase("plan"):
             found = self._find(at.seq)
         if found is None:
             return None
         with self._clock.phase("encode"):
-            return Prepared(at, found, encode(at, found.end_seq, self._advance))
+            return Prepared(at, found, encode(at, found.end_seq, self._advance, anchors))
 
     def _advance(self, events: int) -> None:
         self._progress(events)

@@ -10,5 +10,11 @@ class AuditConfig(AppConfig):
     verbose_name = "Audit log"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        from . import checks  # noqa: F401  # importing registers them
+        """Register the system checks, and what each process that appends looks at once."""
+        from . import (
+            checks,  # noqa: F401  # importing registers them
+            log,
+        )
+        from .lookout import Lookout
+
+        log.lookout.use(Lookout())

@@ -25,8 +25,21 @@ from hashlib import sha256
 
 from django.db import DatabaseError
 
-from . import adoption, cold, conf, guard, ledger, log, purge, selection, storage
+from . import (
+    adoption,
+    checkpoints,
+    cold,
+    conf,
+    guard,
+    ledger,
+    log,
+    purge,
+    selection,
+    sightings,
+    storage,
+)
 from .ahead import Ahead, encode
+from .anchors import Anchors
 from .format.errors import AuditError, GapError
 from .format.names import Kind, ObjectName
 from .format.record import parse_time
@@ -58,6 +71,7 @@ def run(request: Request, watcher: Watcher | None = None) -> Result:
     """
     try:
         with guard.lease() as grip:
+            sightings.notice(f"archive, by {request.trigger}")
             return _Run(grip, request, watcher or Watcher()).execute()
     except guard.LeaseHeldError as error:
         result = Result(Outcome.BUSY, error=str(error))
@@ -84,6 +98,7 @@ class _Run:
         self.phase = self.journal.phase
         self.shelf = adoption.Shelf([])
         self.halted = threading.Event()  # stops the lanes at their next step
+        self.anchors = Anchors()
         self.ahead: Ahead
         self.purger: Lane
         self.behind: Future[None] | None = None
@@ -93,6 +108,7 @@ class _Run:
     def execute(self) -> Result:
         """Run, and write down how it ended, whatever happens."""
         error: str | None = None
+        failure: BaseException | None = None
         try:
             with Lane("encode", self.halted) as encoder, Lane("purge", self.halted) as self.purger:
                 self.ahead = Ahead(
@@ -108,9 +124,9 @@ class _Run:
                     self.tell_of_purge()
             outcome = Outcome.ARCHIVED if self.batches else Outcome.NOTHING_DUE
         except InterruptedRunError as reason:
-            outcome, error = Outcome.INTERRUPTED, str(reason)
-        except KeyboardInterrupt:
-            outcome = Outcome.INTERRUPTED
+            outcome, error, failure = Outcome.INTERRUPTED, str(reason), reason
+        except KeyboardInterrupt as reason:
+            outcome, failure = Outcome.INTERRUPTED, reason
             error = (
                 "Stopped at once, amid a step, on a second request. Nothing was lost; the next "
                 "run goes on from there."
@@ -118,18 +134,22 @@ class _Run:
         except log.RolledBackError as reason:
             # What would be appended now would take the seqs of other events.
             self.journal.looked = False
+            failure = reason
             why = self.explained(reason)
             outcome = Outcome.REFUSED if why is reason else Outcome.FAILED
             error = str(why)
         except RefusedError as reason:
             outcome, error = Outcome.REFUSED, str(reason)
         except (AuditError, DatabaseError, OSError) as reason:
-            outcome, error = Outcome.FAILED, sentence(self.explained(reason))
+            outcome, error, failure = Outcome.FAILED, sentence(self.explained(reason)), reason
         except Exception as reason:
             logger.exception("The archive run failed in a way that nobody foresaw.")
             outcome, error = Outcome.FAILED, sentence(reason)
         self.notes += self.shelf.notes
-        return self.journal.close(outcome, error)
+        result = self.journal.close(outcome, error)
+        if not isinstance(failure, log.RolledBackError):  # nothing is signed for such a log
+            self.make_checkpoint(result, failure)
+        return result
 
     def go_through_the_steps(self) -> None:
         """Do the nine steps."""
@@ -140,8 +160,10 @@ class _Run:
             log.raise_fence(self.grip.token)  # 1
             self.done(Step.FENCED)
             self.finish_the_past()  # 2
-        if self.may_go_on() and ledger.planned() is None:
-            self.ahead.begin(ledger.position())
+        if self.may_go_on():
+            self.look_at_checkpoints()
+            if ledger.planned() is None:
+                self.ahead.begin(ledger.position(), self.anchors)
         while self.may_go_on() and (planned := self.plan()) is not None:  # 3
             row, encoded = planned
             self.archive(row, encoded)  # 4 to 7
@@ -174,6 +196,7 @@ class _Run:
         head = log.current_state().head_seq
         selection.last_wanted(0, 0, head, self.request.through_seq)
         self.shelf = adoption.Shelf.look(ledger.highest_archived_seq(), head)
+        self.notes += checkpoints.catch_up()
         self.journal.looked = True
         self.done(Step.LISTED)
         self.journal.chain()
@@ -254,17 +277,31 @@ class _Run:
             prepared = None
         return row, prepared.encoded if prepared else None
 
-    def next_range(self, at: int) -> selection.Range | None:
-        """Cut the next batch off what is due; what is due is fixed when it is first asked for."""
+    def look_at_checkpoints(self) -> None:
+        """Take up the checkpoints of what is to be archived; make one where none comes after it.
+
+        Whoever can write to hot can recompute links, but cannot sign.
+        """
+        at, planned = ledger.highest_archived_seq(), ledger.planned()
+        with self.phase("plan"):
+            last = max(self.last_wanted(at), planned.end_seq if planned else 0)
+            if last > at:
+                checkpoints.ensure_from(last)
+                self.anchors = Anchors.load(at, last)
+
+    def last_wanted(self, at: int) -> int:
+        """Return the newest seq to archive; what is due is fixed when it is first asked for."""
         if self.journal.bounds is None:
             head = log.current_state().head_seq
             due = selection.last_due(at, head, self.journal.row.cutoff)
             last = selection.last_wanted(at, due, head, self.request.through_seq)
             self.watcher.expects(last - at)
             self.journal.bounds = due, head
-        return selection.next_range(
-            at, selection.last_wanted(at, *self.journal.bounds, self.request.through_seq)
-        )
+        return selection.last_wanted(at, *self.journal.bounds, self.request.through_seq)
+
+    def next_range(self, at: int) -> selection.Range | None:
+        """Cut the next batch off what is wanted."""
+        return selection.next_range(at, self.last_wanted(at))
 
     def archive(self, row: ArchiveBatch, encoded: selection.Encoded | None) -> None:
         """Encode, upload, confirm and record one planned batch; meanwhile encode the next."""
@@ -276,7 +313,7 @@ class _Run:
             )
         if encoded is None:
             with self.phase("encode"):
-                encoded = encode(at, row.end_seq, self.watcher.advances)
+                encoded = encode(at, row.end_seq, self.watcher.advances, self.anchors)
         with encoded.file:
             self.done(Step.ENCODED)
             if self.may_go_on(beyond=1):
@@ -287,7 +324,8 @@ class _Run:
                         encoded.frontier,
                         None,  # not needed to encode
                         encoded.last_recorded_at,
-                    )
+                    ),
+                    self.anchors,
                 )
             manifest = selection.manifest_of(row, at, encoded)
             data = manifest.to_bytes(conf.keyring())
@@ -338,7 +376,7 @@ class _Run:
                 manifest_sha256=sha256(manifest).hexdigest(),
             )
             self.done(Step.MANIFEST_NAMED)
-            sent = cold.send_manifest(manifest_key, manifest)
+            sent = cold.send_document(manifest_key, manifest)
             self.done(Step.MANIFEST_SENT)
         return [jsonl, sent]
 
@@ -362,8 +400,10 @@ class _Run:
     def send_again(self, row: ArchiveBatch) -> None:
         """Put the objects of a stored batch back, the same bytes under the same names."""
         at = ledger.position(before=row)
+        checkpoints.ensure_from(row.end_seq)
+        anchors = Anchors.load(at.seq, row.end_seq)
         with self.phase("encode"):
-            encoded = encode(at, row.end_seq, self.watcher.advances)
+            encoded = encode(at, row.end_seq, self.watcher.advances, anchors)
         with encoded.file:
             data = selection.manifest_of(row, at, encoded).to_bytes(conf.keyring())
             if (encoded.digests.sha256, sha256(data).hexdigest()) != (
@@ -375,7 +415,7 @@ class _Run:
                     "recorded: nothing was deleted. Restore its objects from a copy of the bucket."
                 )
             cold.send(row.jsonl_key, encoded.file, encoded.digests, Kind.JSONL)
-            cold.send_manifest(row.manifest_key, data)
+            cold.send_document(row.manifest_key, data)
         self.notes.append(f"Gone from the bucket and sent again from hot: {row}")
 
     def purge_behind(self, row: ArchiveBatch) -> None:
@@ -414,6 +454,20 @@ class _Run:
         """Delete a batch's rows."""
         for _ in purge.delete_rows(row):
             self.done(Step.CHUNK_DELETED)
+
+    def make_checkpoint(self, result: Result, failure: BaseException | None) -> None:
+        """Sign where the log ends now, after this run's own events.
+
+        A bucket that has just stopped the run is not waited for once more, nor is it by whoever
+        is to stop. What was found in it while it answered is held against the log again.
+        """
+        unasked = (storage.UnavailableError, InterruptedRunError, KeyboardInterrupt)
+        try:
+            notes = checkpoints.make(ask_bucket=not isinstance(failure, unasked)).notes
+        except (AuditError, DatabaseError) as error:
+            notes = [f"No checkpoint was made: {sentence(error)}"]
+        if notes != [f"No checkpoint was made: {result.error}"]:
+            self.journal.add(result, notes)
 
     def may_go_on(self, beyond: int = 0) -> bool:
         """Say whether another batch may be begun, or one more after `beyond` others."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from .format.errors import RecordError
 from .format.record import MAX_BYTES, MAX_INTEGER, check_members, read
 
 Integer = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
@@ -97,6 +98,26 @@ def _place_and_time(record: bytes) -> tuple[object, object]:
     """Return what one record says of itself, by the rules where the quick way leaves it open."""
     if known := _all_at_once([record]):
         return known[0].seq, known[0].recorded_at
+    members = _members(record)
+    return members["seq"], members["recorded_at"]
+
+
+def _members(record: bytes) -> dict[str, Any]:
+    """Return the members of a record that breaks no rule; raises RecordError."""
     members = read(record)
     check_members(members)
-    return members["seq"], members["recorded_at"]
+    return members
+
+
+def read_many(records: list[bytes]) -> list[dict[str, Any] | RecordError]:
+    """Return the members of each record, or the rule that it breaks."""
+    if records and (known := _all_at_once(records)):
+        return [msgspec.to_builtins(record) for record in known]
+    return list(map(_members_or_error, records))
+
+
+def _members_or_error(record: bytes) -> dict[str, Any] | RecordError:
+    try:
+        return _members(record)
+    except RecordError as error:
+        return error

@@ -6,6 +6,7 @@ Outside DEBUG a missing or weak secret is an error. docs/operate.md lists the id
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -29,12 +30,13 @@ SYNCHRONOUS_FULL = 2
 MIN_LEASE_SECONDS = 3
 MAX_COLD_SECONDS = 600
 MAX_COLD_ATTEMPTS = 10
+ENDS_SOON = timedelta(days=30)
 
 
 @register(Tags.security)
 def check_secrets(**kwargs: Any) -> list[CheckMessage]:
-    """E001, E002: the Django secret and the signing key."""
-    return list(_secrets())
+    """E001, E002, E018, W019: the Django secret and the signing keys."""
+    return [*_secrets(), *_ends()]
 
 
 def _secrets() -> Iterator[CheckMessage]:
@@ -53,7 +55,7 @@ def _secrets() -> Iterator[CheckMessage]:
     try:
         signers = conf.keyring().signers
         weak = not signers or any(key.weak for key in signers)
-        reason = "AUDIT_SIGNING_KEY is missing."
+        reason = "AUDIT_SIGNING_KEY is missing, and so is AUDIT_SIGNING_KEYS."
         if signers:
             reason = "A signing key is weak: it hardly varies."
     except KeyringError as error:
@@ -61,11 +63,39 @@ def _secrets() -> Iterator[CheckMessage]:
     if weak:
         yield level(
             reason,
-            hint="For a log that has batches, put its own key back. For a new one set "
+            hint="For a log that has batches, put its own keys back. For a new one set "
             "AUDIT_SIGNING_KEY (or AUDIT_SIGNING_KEY_FILE) to the output of "
-            "'openssl rand -base64 32', and keep a copy elsewhere.",
+            "'openssl rand -base64 32', or AUDIT_SIGNING_KEYS in its place to that of "
+            "'manage.py audit_keys generate', and keep a copy elsewhere.",
             id="audit.E002",
         )
+
+
+def _ends() -> Iterator[CheckMessage]:
+    try:
+        signers = conf.keyring().signers
+    except KeyringError:
+        return  # E002 says why
+    today = datetime.now(UTC).date()
+    hint = (
+        "Put a new key before it in AUDIT_SIGNING_KEYS, take its + away and leave it there: "
+        "'manage.py audit_keys generate' makes one, docs/operate.md has the steps."
+    )
+    for key in signers:
+        if key.until and key.until < today:
+            yield Error(
+                f"The signing key {key.key_id} has come to its end, {key.until}: nothing can be "
+                "signed, so nothing is archived.",
+                hint=hint,
+                id="audit.E018",
+            )
+        elif key.until and key.until <= today + ENDS_SOON:
+            yield checks.Warning(
+                f"The signing key {key.key_id} comes to its end on {key.until}: after that day "
+                "nothing can be signed, so nothing is archived.",
+                hint=hint,
+                id="audit.W019",
+            )
 
 
 @register()

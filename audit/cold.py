@@ -8,7 +8,7 @@ Whatever this run did not PUT, and any object whose ETag is not its MD5, is read
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import md5, sha256
@@ -44,8 +44,8 @@ def send(key: str, body: BinaryIO, digests: Digests, kind: Kind) -> Sent:
     return Sent(key, digests, storage.put_once(key, body, digests, CONTENT_TYPES[kind]))
 
 
-def send_manifest(key: str, data: bytes) -> Sent:
-    """PUT a manifest."""
+def send_document(key: str, data: bytes) -> Sent:
+    """PUT a signed document: a manifest or a checkpoint."""
     digests = Digests(
         len(data), md5(data, usedforsecurity=False).digest(), sha256(data).hexdigest()
     )
@@ -138,7 +138,17 @@ def read_manifest_of(row: ArchiveBatch) -> Manifest:
         )
     with expected(row):
         manifest, _ = read_manifest(row.manifest_key, row.manifest_sha256)
-    same = {
+    if name := changed_in(row, manifest):
+        raise TamperedError(
+            f"The ledger's row of {row} was changed: its {name} is not the signed one. "
+            "Nothing was deleted. Run rebuild_ledger."
+        )
+    return manifest
+
+
+def changed_in(row: ArchiveBatch, manifest: Manifest) -> str:
+    """Return a column of a ledger's row that is not what is signed; empty where there is none."""
+    signed = {
         "start_seq": manifest.start_seq,
         "end_seq": manifest.end_seq,
         "start_link": manifest.start_link.hex(),
@@ -148,13 +158,7 @@ def read_manifest_of(row: ArchiveBatch) -> Manifest:
         "jsonl_sha256": manifest.sha256,
         "last_recorded_at": parse_time(manifest.last_recorded_at),
     }
-    for name, signed in same.items():
-        if getattr(row, name) != signed:
-            raise TamperedError(
-                f"The ledger's row of {row} was changed: its {name} is not the signed one. "
-                "Nothing was deleted. Run rebuild_ledger."
-            )
-    return manifest
+    return next((name for name, value in signed.items() if getattr(row, name) != value), "")
 
 
 @contextmanager
@@ -212,3 +216,16 @@ def read_batch(
                 return
             if visit:
                 visit(*frame)
+
+
+def links_in(manifest_key: str, manifest: Manifest, seqs: Collection[int]) -> dict[int, bytes]:
+    """Return the links of seqs of a batch, whose whole object is read; raises as `read_batch`."""
+    found: dict[int, bytes] = {}
+
+    def visit(first: int, records: list[bytes], links: list[bytes]) -> None:
+        found.update(
+            (seq, links[seq - first]) for seq in seqs if first <= seq < first + len(links)
+        )
+
+    read_batch(manifest_key, manifest, visit)
+    return found

@@ -44,7 +44,9 @@ def fingerprint() -> dict[str, Any]:
         if name.startswith(OURS):
             value = getattr(settings, name)
             if name in SECRETS:
-                value = sha256(value.encode()).hexdigest()[:DIGEST_DIGITS] if value else ""
+                # An environment may hold bytes that are no UTF-8.
+                raw = str(value or "").encode("utf-8", "surrogatepass")
+                value = sha256(raw).hexdigest()[:DIGEST_DIGITS] if raw else ""
             found[name] = value
     return found
 

@@ -27,7 +27,7 @@ from django.db.models.functions import Now
 
 from . import conf, log, request
 from .format.errors import AuditError
-from .models import ArchiveRun, Lease, LogState
+from .models import ArchiveRun, Lease, LogState, VerificationRun
 
 NAME = "archive"
 RENEWALS_A_LIFE = 3
@@ -65,9 +65,9 @@ class Process:
         )
 
     @classmethod
-    def holding(cls, lease: Lease) -> Process:
-        """Return the process that holds a lease."""
-        return cls(lease.holder, lease.host, lease.pid, lease.pid_started)
+    def holding(cls, row: Lease | VerificationRun) -> Process:
+        """Return the process that holds a lease, or does a verification."""
+        return cls(row.holder, row.host, row.pid, row.pid_started)
 
     def is_gone(self) -> bool:
         """Say whether this is a process of this machine that certainly no longer runs."""

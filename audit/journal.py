@@ -111,6 +111,16 @@ class Journal:
             )
         )
 
+    def add(self, result: Result, notes: list[str]) -> None:
+        """Add notes to a run that is closed already."""
+        if not notes:
+            return
+        result.notes += notes
+        try:
+            ArchiveRun.objects.filter(pk=self.row.pk).update(notes="\n".join(result.notes))
+        except DatabaseError as error:
+            logger.warning("Notes of %s could not be written down: %s", self.row, error)
+
     def _not_chained(self, error: BaseException) -> None:
         logger.warning("The events of %s are not in the log yet: %s", self.row, error)
         self.notes.append(

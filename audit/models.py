@@ -239,7 +239,11 @@ class Checkpoint(models.Model):
 
 
 class VerificationRun(models.Model):
-    """One verification: who asked for it, how far it looked, and what it found."""
+    """One verification: who asked for it, how far it looked, and what it found.
+
+    `host`, `pid` and `pid_started` tell, as those of the lease do, whether the process of one
+    that says it is running is gone; `holder` is for people.
+    """
 
     class Level(models.TextChoices):
         """How much was read."""
@@ -261,6 +265,10 @@ class VerificationRun(models.Model):
     requested_from = models.CharField(max_length=200, blank=True, default="")
     level = models.CharField(max_length=10, choices=Level.choices)
     batch_seq = models.BigIntegerField(null=True, blank=True)
+    holder = models.CharField(max_length=200, blank=True)
+    host = models.CharField(max_length=100, blank=True)
+    pid = models.BigIntegerField(default=0)
+    pid_started = models.CharField(max_length=50, blank=True)
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(

@@ -140,6 +140,12 @@ def note(external_id: str, at: datetime, **members: Any) -> None:
     OwnEvent.objects.get_or_create(external_id=external_id, defaults={"event": event})
 
 
+def note_once(external_id: str, at: datetime, **members: Any) -> None:
+    """Note an event unless the log has one of this id, of whatever time."""
+    if not log.has(ingest.event_key(ingest.OWN_SOURCE, SCOPE, external_id)):
+        note(external_id, at, **members)
+
+
 def chain() -> None:
     """Write the noted events into the log, oldest first; raises what `log.append` raises.
 

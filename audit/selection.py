@@ -15,6 +15,7 @@ from typing import BinaryIO
 from isal import igzip
 
 from . import conf, log
+from .anchors import Anchors
 from .canonical import places_and_times
 from .format import merkle
 from .format.chain import LEAF_PREFIX, LINK_PREFIX
@@ -147,11 +148,18 @@ def compress(text: bytes) -> bytes:
     return bytes(igzip.compress(text, GZIP_LEVEL, mtime=0))
 
 
-def encode(at: Position, end_seq: int, file: BinaryIO, progress: Callable[[int], None]) -> Encoded:
+def encode(
+    at: Position,
+    end_seq: int,
+    file: BinaryIO,
+    progress: Callable[[int], None],
+    anchors: Anchors,
+) -> Encoded:
     """Encode the events after a position up to `end_seq` into `file`, frame by frame.
 
     `progress` is called with the number of events of each frame. Raises GapError or
-    TamperedError at the first seq that does not fit.
+    TamperedError at the first seq that does not fit, or where the range does not agree with the
+    checkpoints in it, or does not lead on to the one after it.
     """
     sha, md5_ = sha256(), md5(usedforsecurity=False)
     link, frontier = at.link, at.frontier
@@ -162,6 +170,8 @@ def encode(at: Position, end_seq: int, file: BinaryIO, progress: Callable[[int],
         first = seq + 1
         leaves, link = _check(rows, first, link)
         first_recorded_at, recorded_at = _check_records(rows, recorded_at)
+        if anchors.within(first, len(rows)):
+            anchors.hold(first, [row[2] for row in rows])
         seq = rows[-1][0]
         text = text_of([row[1] for row in rows])
         data = compress(text)
@@ -186,6 +196,7 @@ def encode(at: Position, end_seq: int, file: BinaryIO, progress: Callable[[int],
         progress(len(rows))
     if seq < end_seq:
         _require(None, seq + 1)
+    anchors.lead_on(seq, link)
     file.flush()  # what finds no room must say so here, not when it is sent
     return Encoded(
         file=file,

@@ -1,11 +1,14 @@
-"""A result in words: the same for the command and the console."""
+"""A result in words: the same for commands and console."""
 
 from __future__ import annotations
 
-from .models import ArchiveRun
+from .models import ArchiveRun, VerificationRun
 from .result import Outcome, Result
+from .verifications import problem_count
+from .verify import Verified
 
 MEGABYTE = 1_000_000
+SIGNS = {"ok": "✓", "tampered": "✗", "gap": "✗", "unverifiable": "?", "": "…"}
 
 
 def as_lines(result: Result) -> list[str]:
@@ -59,12 +62,43 @@ def _result_line(outcome: Outcome | str, run: int | None, events: int, batches: 
     return f"{name}{number}: {count(events, 'event')} in {count(batches, 'batch', 'batches')}"
 
 
+def verdict(run: VerificationRun) -> str:
+    """Return what a verification found, with a sign that tells good news without its colour."""
+    return f"{SIGNS.get(run.outcome, '?')} {run.outcome or 'running'}"
+
+
+def verified_line_of(run: VerificationRun) -> str:
+    """Return what a verification found and how much it looked at, in one line."""
+    outcome = run.outcome or "running"
+    return _verified_line(outcome, run.pk, run.level, run.events, problem_count(run))
+
+
+def verified_line(found: Verified) -> str:
+    """Return the same line from what a verification answers."""
+    report = found.report
+    problems = len(report.problems) + report.untold
+    return _verified_line(report.outcome, found.run, found.level, report.events, problems)
+
+
+def _verified_line(outcome: str, run: int | None, level: str, events: int, problems: int) -> str:
+    number = f"verification {run}, " if run else ""
+    return (
+        f"{outcome} ({number}{level}): {count(events, 'event')} verified, "
+        f"{count(problems, 'problem')}"
+    )
+
+
 def boundary_line(result: Result) -> str:
     """Return where the tiers meet, in one line."""
     if not result.boundary_known:
         return "tier boundary: not known"
-    oldest = f"{result.oldest_hot_seq:,}" if result.oldest_hot_seq else "none"
-    highest = f"{result.highest_archived_seq:,}" if result.highest_archived_seq else "none"
+    return tiers_line(result.highest_archived_seq, result.oldest_hot_seq)
+
+
+def tiers_line(highest_archived: int | None, oldest_hot: int | None) -> str:
+    """Return the same line from the two seqs."""
+    oldest = f"{oldest_hot:,}" if oldest_hot else "none"
+    highest = f"{highest_archived:,}" if highest_archived else "none"
     return f"tier boundary: highest archived seq {highest}, oldest hot seq {oldest}"
 
 

@@ -80,12 +80,12 @@ def measure(arguments: argparse.Namespace) -> Measured:
         "AUDIT_BATCH_MAX_BYTES": str(MAX_BATCH_BYTES),  # so that events alone end a batch
     }
     with Workbench(**settings) as bench:
+        bench.start_s3()
         progress(f"filling a database with {arguments.events:,} events")
         template = bench.migrated("template.sqlite3")
         bench.child("fill", arguments.events, DATABASE_URL=f"sqlite:///{template}")
         checkpoint(template)
         mean = mean_record_bytes(template)
-        bench.start_s3()
         baseline = bench.child("idle", DATABASE_URL=f"sqlite:///{template}")["peak_mb"]
         rounds: dict[str, list[Measured]] = {way: [] for way in arguments.ways}
         for number in range(arguments.rounds):

@@ -69,6 +69,7 @@ def main() -> int:
 def measure(events: int) -> Measured:
     """Run it all; return what `--json` prints."""
     with Workbench() as bench:
+        bench.start_s3()  # each process that appends looks at the bucket first
         empty = bench.migrated("empty.sqlite3")
         progress(f"one process, {events:,} events")
         one, full = measure_one(bench, empty, events)

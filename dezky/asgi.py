@@ -4,9 +4,9 @@ import os
 
 from django.core.asgi import get_asgi_application
 
-from .startup import refuse_misconfiguration
+from .startup import prepare
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dezky.settings")
 
 application = get_asgi_application()
-refuse_misconfiguration()
+prepare("web")

@@ -4,9 +4,9 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
-from .startup import refuse_misconfiguration
+from .startup import prepare
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dezky.settings")
 
 application = get_wsgi_application()
-refuse_misconfiguration()
+prepare("web")

@@ -1,5 +1,5 @@
 """The console: evidence to look at, never to change."""
 
-from . import archive, events, tokens
+from . import archive, checkpoints, events, tokens, verification
 
-__all__ = ["archive", "events", "tokens"]
+__all__ = ["archive", "checkpoints", "events", "tokens", "verification"]

@@ -30,12 +30,35 @@ class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]  # knox h
         return super().authenticate_credentials(token)
 
 
-class MayRunArchive(BasePermission):
-    """Whoever may run the archive may look at it, and nobody else."""
+class Holds(BasePermission):
+    """Whoever has one of these permissions, and nobody else."""
 
-    message = "This needs the permission 'audit.run_archive'."
+    permissions: tuple[str, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """Say what is needed."""
+        return f"This needs the permission {' or '.join(map(repr, self.permissions))}."
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Say whether the user has the permission."""
+        """Say whether the user has one of them."""
         user: Any = request.user
-        return bool(user and user.is_authenticated and user.has_perm("audit.run_archive"))
+        return bool(user and user.is_authenticated and any(map(user.has_perm, self.permissions)))
+
+
+class MayRunArchive(Holds):
+    """Whoever may run the archive may look at it."""
+
+    permissions = ("audit.run_archive",)
+
+
+class MayVerify(Holds):
+    """Whoever may verify the log."""
+
+    permissions = ("audit.verify_log",)
+
+
+class MayReadVerifications(Holds):
+    """How a verification ended is for whoever works with the log."""
+
+    permissions = (*MayVerify.permissions, *MayRunArchive.permissions)

@@ -1,15 +1,19 @@
-"""The ledger and the runs as JSON. Times are those of the records: UTC, milliseconds, `Z`."""
+"""The ledger, the runs and the verifications as JSON.
+
+Times are those of the records: UTC, milliseconds, `Z`.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
+from django.urls import reverse
 from rest_framework import serializers
 
 from audit.format.record import format_time
-from audit.models import ArchiveBatch, ArchiveRun
+from audit.models import ArchiveBatch, ArchiveRun, Checkpoint, VerificationRun
 
 
 class Moment(serializers.DateTimeField):
@@ -109,3 +113,75 @@ class RunSerializer(serializers.ModelSerializer[ArchiveRun]):
     def get_error(self, run: ArchiveRun) -> str | None:
         """Return what went wrong."""
         return run.error or None
+
+
+class CheckpointSerializer(serializers.ModelSerializer[Checkpoint]):
+    """Where the newest signed statement ends, and whether it is in the bucket."""
+
+    serializer_field_mapping = BatchSerializer.serializer_field_mapping
+
+    class Meta:
+        """What tells it apart."""
+
+        model = Checkpoint
+        fields = ("index", "seq", "at", "state", "published_at", "sha256")
+
+
+NO_REPORT: dict[str, Any] = {
+    "first_seq": None,
+    "last_seq": None,
+    "root": None,
+    "manifests": None,
+    "objects": None,
+    "checkpoints": None,
+    "problems": [],
+    "more_problems": 0,
+    "notes": [],
+    "more_notes": 0,
+    "checks": [],
+    "oldest_hot_seq": None,
+    "highest_archived_seq": None,
+    "error": None,
+}
+
+
+class VerificationSerializer(serializers.ModelSerializer[VerificationRun]):
+    """A verification: its row, and what `verify_audit --json` prints of its report."""
+
+    serializer_field_mapping = BatchSerializer.serializer_field_mapping
+
+    run = serializers.IntegerField(source="pk")
+    url = serializers.SerializerMethodField()
+    outcome = serializers.SerializerMethodField()
+
+    class Meta:
+        """Every field but those of its process, which `holder` names."""
+
+        model = VerificationRun
+        fields = (
+            "run",
+            "url",
+            "outcome",
+            "level",
+            "batch_seq",
+            "trigger",
+            "requested_by",
+            "requested_from",
+            "holder",
+            "started_at",
+            "finished_at",
+            "events",
+        )
+
+    def get_url(self, row: VerificationRun) -> str:
+        """Return its address."""
+        return reverse("audit-verification", args=[row.pk])
+
+    def get_outcome(self, row: VerificationRun) -> str:
+        """Return what it found, or `running`."""
+        return row.outcome or "running"
+
+    def to_representation(self, instance: VerificationRun) -> dict[str, Any]:
+        """Return the row's members and the report's."""
+        report = {name: instance.report.get(name, none) for name, none in NO_REPORT.items()}
+        return {**super().to_representation(instance), **report}

@@ -113,6 +113,10 @@ class Checkpoint:
                 f"and checkpoint {before.index} are both signed for seq {self.seq:,} and have "
                 "different links"
             )
+        if self.index <= before.index:
+            raise TamperedError(
+                f"is of index {self.index}, though checkpoint {before.index} is before it"
+            )
         follows = self.previous_sha256 == before_sha256
         if self.index == before.index + 1 and not follows:
             raise TamperedError(f"follows another one than checkpoint {before.index}")

@@ -17,5 +17,9 @@ class UnverifiableError(AuditError):
     """It cannot be said whether a thing is right: a key is not known."""
 
 
+class UnreachableError(UnverifiableError):
+    """Where the objects are does not answer: nothing more can be looked at."""
+
+
 class GapError(AuditError):
     """A seq, an object or a row that must be there is not."""

@@ -10,6 +10,9 @@ or `ed25519-public` (its public key). The first signs, and so does each that is 
 others only verify. A key with an `until` verifies nothing that was made after that day.
 
 Ed25519 needs the package `cryptography`, which is asked for only where there is such a key.
+
+No error shows a key: where a text cannot be read, its parts may stand in each other's places, so
+it is named by its place and never by what stands where its id should be.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import base64
 import binascii
 import hmac
 import re
+import secrets
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
@@ -84,12 +88,12 @@ class HmacKey:
     can_sign: bool = True
 
     @classmethod
-    def from_base64(cls, text: str) -> HmacKey:
+    def from_base64(cls, text: str, place: str = "AUDIT_SIGNING_KEY") -> HmacKey:
         """Return the key in `AUDIT_SIGNING_KEY`; its id is made of its own digest.
 
-        Raises KeyringError where it is not base64 of at least 32 bytes.
+        Raises KeyringError, which names the place, where it is not base64 of at least 32 bytes.
         """
-        secret = _hmac_secret(text.strip(), "AUDIT_SIGNING_KEY")
+        secret = _hmac_secret(text.strip(), place)
         return cls(hmac_key_id(secret), secret)
 
     def __repr__(self) -> str:
@@ -130,6 +134,12 @@ class Ed25519Key:
         private = _ed25519().Ed25519PrivateKey.from_private_bytes(seed)
         return cls(key_id, private.public_key().public_bytes_raw(), seed, until)
 
+    @classmethod
+    def from_public(cls, key_id: str, public: bytes, until: date | None = None) -> Ed25519Key:
+        """Return the key of a public key of 32 bytes; it cannot sign."""
+        _ed25519()  # whoever cannot verify with it hears so at once
+        return cls(key_id, public, until=until)
+
     def __repr__(self) -> str:
         """Return the key's name; its secret is never shown."""
         return f"<Ed25519Key {self.key_id}>"
@@ -158,10 +168,11 @@ class Ed25519Key:
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         """Say whether a signature is this key's."""
+        ed25519 = _ed25519()
         from cryptography.exceptions import InvalidSignature
 
         try:
-            public = _ed25519().Ed25519PublicKey.from_public_bytes(self.public_bytes)
+            public = ed25519.Ed25519PublicKey.from_public_bytes(self.public_bytes)
             public.verify(signature, message)
         except InvalidSignature:
             return False
@@ -189,16 +200,36 @@ def ed25519_key_id(public: bytes) -> str:
     return f"e-{sha256(public).hexdigest()[:8]}"
 
 
-def parse(text: str) -> list[tuple[Key, bool]]:
+def generate(algorithm: str, key_id: str = "") -> tuple[Key, str]:
+    """Return a new key that signs, and its secret text for `AUDIT_SIGNING_KEYS`.
+
+    Without an id it gets one of its digest. Raises KeyringError without `cryptography`.
+    """
+    secret = secrets.token_bytes(ED25519_BYTES)
+    key: Key
+    if algorithm == ED25519:
+        public = Ed25519Key.from_seed("", secret).public_bytes
+        key = Ed25519Key.from_seed(key_id or ed25519_key_id(public), secret)
+    else:
+        key = HmacKey(key_id or hmac_key_id(secret), secret)
+    return key, f"{key.algorithm}:{key.key_id}:{_text(secret)}"
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text that are neither empty nor a remark, which begins with `#`."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def parse(text: str, where: str = "AUDIT_SIGNING_KEYS") -> list[tuple[Key, bool]]:
     """Return the keys in a text, each with whether it is marked `+`; lines with `#` are remarks.
 
     Raises KeyringError, which names the place and never the key.
     """
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    parts = [part.strip() for line in lines for part in line.split(",") if part.strip()]
+    parts = [part.strip() for line in lines_of(text) for part in line.split(",") if part.strip()]
     found: list[tuple[Key, bool]] = []
     for number, part in enumerate(parts, 1):
-        key = _key(part.removeprefix("+"), f"key {number} of {len(parts)}")
+        key = _key(part.removeprefix("+"), f"Key {number} of {len(parts)} in {where}")
         if any(key.key_id == other.key_id for other, _ in found):
             raise KeyringError(f"Two keys are called {key.key_id}: give each an id of its own.")
         found.append((key, part.startswith("+")))
@@ -208,55 +239,57 @@ def parse(text: str) -> list[tuple[Key, bool]]:
 def _key(part: str, place: str) -> Key:
     algorithm, *fields = part.split(":")
     if len(fields) not in {2, 3}:
-        raise KeyringError(f"The {place} does not have the form {FORM}.")
+        raise KeyringError(f"{place} does not have the form {FORM}.")
     key_id, secret, *more = fields
     if not KEY_ID.fullmatch(key_id):
         raise KeyringError(
-            f"The {place} has no good id: 1 to 50 letters, digits, dots, underscores and hyphens."
+            f"{place} has no good id: 1 to 50 letters, digits, dots, underscores and hyphens."
         )
-    until = _day(more[0], key_id) if more else None
+    until = _day(more[0], place) if more else None
     if algorithm == HMAC_SHA256:
-        return HmacKey(key_id, _hmac_secret(secret, key_id), until)
+        return HmacKey(key_id, _hmac_secret(secret, place), until)
     if algorithm == ED25519:
-        return Ed25519Key.from_seed(key_id, _exactly(secret, key_id), until)
+        return Ed25519Key.from_seed(key_id, _exactly(secret, place), until)
     if algorithm == ED25519_PUBLIC:
-        return Ed25519Key(key_id, _exactly(secret, key_id), until=until)
+        return Ed25519Key.from_public(key_id, _exactly(secret, place), until)
     raise KeyringError(
-        f"The {place}, {key_id}, has an unknown algorithm: use {HMAC_SHA256}, {ED25519} or "
-        f"{ED25519_PUBLIC}."
+        f"{place} has an unknown algorithm: use {HMAC_SHA256}, {ED25519} or {ED25519_PUBLIC}."
     )
 
 
-def _day(text: str, key_id: str) -> date:
+def _day(text: str, place: str) -> date:
     name, _, day = text.partition("=")
     try:
-        if name != "until" or len(day) != len("YYYY-MM-DD"):
+        found = date.fromisoformat(day)
+        if name != "until" or found.isoformat() != day:  # 2026-W01-1 is a day to Python, too
             raise ValueError
-        return date.fromisoformat(day)
     except ValueError:
         raise KeyringError(
-            f"{key_id} does not end in until=YYYY-MM-DD, a day that exists."
+            f"{place} does not end in until=YYYY-MM-DD, a day that exists."
         ) from None
+    return found
 
 
-def _decoded(text: str, name: str) -> bytes:
+def _decoded(text: str, place: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise KeyringError(f"{name} is not base64.") from None
+        raise KeyringError(f"{place} is not base64.") from None
 
 
-def _hmac_secret(text: str, name: str) -> bytes:
-    secret = _decoded(text, name)
+def _hmac_secret(text: str, place: str) -> bytes:
+    secret = _decoded(text, place)
     if len(secret) < MIN_KEY_BYTES:
-        raise KeyringError(f"{name} has {len(secret)} bytes, at least {MIN_KEY_BYTES} are needed.")
+        raise KeyringError(
+            f"{place} has {len(secret)} bytes, at least {MIN_KEY_BYTES} are needed."
+        )
     return secret
 
 
-def _exactly(text: str, name: str) -> bytes:
-    raw = _decoded(text, name)
+def _exactly(text: str, place: str) -> bytes:
+    raw = _decoded(text, place)
     if len(raw) != ED25519_BYTES:
-        raise KeyringError(f"{name} has {len(raw)} bytes, Ed25519 has {ED25519_BYTES}.")
+        raise KeyringError(f"{place} has {len(raw)} bytes, Ed25519 has {ED25519_BYTES}.")
     return raw
 
 

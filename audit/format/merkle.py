@@ -43,8 +43,9 @@ def perfect_root(leaves: Sequence[bytes]) -> bytes:
     """Return the root of a perfect tree; the number of leaves is a power of two."""
     level = list(leaves)
     while len(level) > 1:
+        pairs = b"".join(level)
         level = [
-            sha256(NODE_PREFIX + level[i] + level[i + 1]).digest() for i in range(0, len(level), 2)
+            sha256(NODE_PREFIX + pairs[at : at + 64]).digest() for at in range(0, len(pairs), 64)
         ]
     return level[0]
 

@@ -79,12 +79,16 @@ class Signature:
 class Keyring:
     """The keys that are known, and the ones among them that sign."""
 
-    def __init__(self, signers: Iterable[Key], others: Iterable[Key] = ()) -> None:
+    def __init__(
+        self, signers: Iterable[Key], others: Iterable[Key] = (), require: str | None = None
+    ) -> None:
         """Take the signing keys, and further keys that only verify.
 
-        Raises KeyringError where one that is to sign cannot, or where two have one id.
+        `require` is the algorithm of which every document must have a good signature. Raises
+        KeyringError where one that is to sign cannot, or where two have one id.
         """
         self.signers = tuple(signers)
+        self.require = require
         keys = (*self.signers, *others)
         self.known = {key.key_id: key for key in keys}
         if len(self.known) < len(keys):
@@ -118,16 +122,32 @@ class Keyring:
         )
 
     @classmethod
-    def to_verify(cls, text: str) -> Keyring:
+    def to_verify(cls, text: str, require: str | None = None) -> Keyring:
         """Return the keyring of an auditor's key file: nothing in it signs.
 
         It has a key a line in the form of `AUDIT_SIGNING_KEYS`, or the bare base64 of
         `AUDIT_SIGNING_KEY`. Raises KeyringError.
         """
-        lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
+        lines = keys_.lines_of(text)
+        if not lines:
+            raise KeyringError("There is no key in the key file: it has a key a line.")
         if len(lines) == 1 and ":" not in lines[0]:
-            return cls([], [HmacKey.from_base64(lines[0])])
-        return cls([], [key for key, _ in keys_.parse(text)])
+            return cls([], [HmacKey.from_base64(lines[0], "The key in the key file")], require)
+        return cls([], [key for key, _ in keys_.parse(text, "the key file")], require)
+
+    def describe(self) -> list[dict[str, str | None]]:
+        """Return each key's id, algorithm, role and last day; never a secret."""
+        roles = {key.key_id: "signs too" for key in self.signers}
+        roles |= {key.key_id: "signs first" for key in self.signers[:1]}
+        return [
+            {
+                "id": key.key_id,
+                "algorithm": key.algorithm if key.can_sign else keys_.ED25519_PUBLIC,
+                "role": roles.get(key.key_id, "verifies only"),
+                "until": key.until.isoformat() if key.until else None,
+            }
+            for key in self.known.values()
+        ]
 
     @property
     def signed_by(self) -> list[str]:
@@ -140,7 +160,9 @@ class Keyring:
         Raises KeyringError where there is no key, or where one has come to its end.
         """
         if not self.signers:
-            raise KeyringError("No signing key is set: set AUDIT_SIGNING_KEY.")
+            raise KeyringError(
+                "No signing key is set: set AUDIT_SIGNING_KEY, or AUDIT_SIGNING_KEYS."
+            )
         for key in self.signers:
             if day and key.until and day > key.until:
                 raise KeyringError(
@@ -183,10 +205,11 @@ class Keyring:
                     f"signed by {item.key_id} on {day}, though that key came to its end on "
                     f"{key.until}"
                 )
-            checked += 1
+            checked += self.require in {None, key.algorithm}
         if not checked:
+            of_kind = f" of {self.require}" if self.require else ""
             raise UnverifiableError(
-                f"signed by {', '.join(signed_by)[:200]}, of which no key is known"
+                f"signed by {', '.join(signed_by)[:200]}, of which no key{of_kind} is known"
             )
 
 

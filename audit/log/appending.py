@@ -18,7 +18,7 @@ from audit.routers import hot_alias
 
 from .database import write_transaction
 from .drafts import TEXT_COLUMNS, Appended, Draft, conflict_key, project
-from .state import check_file, check_head, locked_state
+from .state import check_checkpoint, check_file, check_head, locked_state, lookout
 
 KEYS_A_QUERY = 900
 UUID_BYTES = 10
@@ -42,10 +42,13 @@ def append(
     """
     if not drafts:
         return []
+    lookout.begin()
     with write_transaction(durable=True):
         state = locked_state()
         check_file()
         check_head(state)
+        check_checkpoint(state)
+        lookout.check(state)
         if now is None:
             # Read under the lock, so that the order of the times is the order of the seqs.
             now = datetime.now(UTC)
@@ -100,6 +103,11 @@ def _known(drafts: Sequence[Draft]) -> dict[bytes, tuple[bytes, int]]:
     first.update((key, digest) for key, (digest, _) in seen.items())
     contested = [draft for draft in drafts if first[draft.key] != draft.digest]
     return seen | _seen(list(map(conflict_key, contested)))
+
+
+def has(key: bytes) -> bool:
+    """Say whether the log has an event of this key."""
+    return bool(_seen([key]))
 
 
 def _seen(keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from django.db import DatabaseError
 from django.db.models import Count, Sum
 from django.db.models.functions import Length
 
@@ -14,11 +16,25 @@ from audit.format.record import MAX_BYTES
 from audit.models import AuditEvent
 
 from .database import write_transaction
+from .drafts import TEXT_COLUMNS
 from .state import current_state
 
 READ_CHUNK = 5_000  # rows at most, and about so many bytes:
+WHOLE_CHUNK = 1_000
+WHOLE_COLUMNS = ("seq", "record", "link", "recorded_at", "occurred_at", *TEXT_COLUMNS)
 READ_CHUNK_BYTES = 8 * 1024 * 1024
 DELETE_CHUNK = 20_000
+
+
+class WholeRow(NamedTuple):
+    """A row with all its columns; `texts` are in the order of `drafts.TEXT_COLUMNS`."""
+
+    seq: int
+    record: bytes
+    link: bytes
+    recorded_at: Any
+    occurred_at: Any
+    texts: tuple[Any, ...]
 
 
 def read_range(first: int, last: int) -> Iterator[tuple[int, bytes, bytes]]:
@@ -39,6 +55,50 @@ def read_range(first: int, last: int) -> Iterator[tuple[int, bytes, bytes]]:
         limit = min(READ_CHUNK, 1 + READ_CHUNK_BYTES * len(chunk) // (size + 1))
 
 
+def read_whole(first: int, last: int) -> Iterator[list[WholeRow]]:
+    """Yield the rows in first … last with all their columns, in order, chunk by chunk.
+
+    A value that its column cannot hold, which Django cannot even read, is None.
+    """
+    limit = READ_CHUNK_BYTES // MAX_BYTES
+    while first <= last:
+        rows = AuditEvent.objects.filter(seq__gte=first, seq__lte=last).order_by("seq")[:limit]
+        try:
+            found = list(rows.values_list(*WHOLE_COLUMNS))
+        except (ValueError, TypeError, AttributeError, OverflowError, DatabaseError):
+            seqs = list(rows.values_list("seq", flat=True))
+            found = [values for seq in seqs if (values := _value_by_value(seq))]
+        chunk = [
+            WholeRow(seq, as_bytes(record), as_hash(link), recorded_at, occurred_at, tuple(texts))
+            for seq, record, link, recorded_at, occurred_at, *texts in found
+        ]
+        if not chunk:
+            return
+        yield chunk
+        first = math.floor(chunk[-1].seq) + 1  # it is no whole number where somebody meddled
+        size = sum(len(row.record) for row in chunk)
+        limit = min(WHOLE_CHUNK, 1 + READ_CHUNK_BYTES * len(chunk) // (size + 1))
+
+
+def _value_by_value(seq: Any) -> tuple[Any, ...]:
+    """Return a row's values, None for each that cannot be read; nothing where it was purged."""
+    row = AuditEvent.objects.filter(seq=seq)
+    if (record := row.values_list("record", flat=True).first()) is None:
+        return ()
+    values: list[Any] = [seq, record]
+    for name in WHOLE_COLUMNS[2:]:
+        try:
+            values.append(row.values_list(name, flat=True).first())
+        except (ValueError, TypeError, AttributeError, OverflowError, DatabaseError):
+            values.append(None)
+    return tuple(values)
+
+
+def newest_seq() -> int | None:
+    """Return the newest seq in hot, or None where there is none."""
+    return AuditEvent.objects.order_by("-seq").values_list("seq", flat=True).first()
+
+
 def _as_stored(chunk: list[tuple[int, Any, Any]]) -> Iterable[tuple[int, bytes, bytes]]:
     try:
         if all(type(record) is bytes for _, record, _ in chunk):
@@ -57,11 +117,12 @@ def as_bytes(value: object) -> bytes:
 
 
 def as_hash(value: object) -> bytes:
-    """Return a hash that is kept as hex; what is no hex becomes a hash that fits nothing."""
+    """Return a hash that is kept as hex; what is not ours becomes a hash that fits nothing."""
     try:
-        return bytes.fromhex(str(value))
+        raw = bytes.fromhex(str(value))
     except ValueError:
         return b""
+    return raw if raw.hex() == value else b""
 
 
 def read_sizes(first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -14,7 +16,7 @@ from django.dispatch import receiver
 from audit import conf
 from audit.format.chain import genesis_link
 from audit.format.errors import AuditError, GapError
-from audit.models import ArchiveBatch, AuditEvent, EventKey, LogState
+from audit.models import ArchiveBatch, AuditEvent, Checkpoint, EventKey, LogState
 from audit.routers import hot_alias
 
 from .database import write_transaction
@@ -39,7 +41,7 @@ def locked_state() -> LogState:
         # Of two processes that both find a new log, one inserts the row and both lock it.
         LogState.objects.bulk_create([_new_state()], ignore_conflicts=True)
         state = states.get()
-    check_state(state, archived_seq())
+    check_state(state, archived_seq(), checkpointed_seq())
     return state
 
 
@@ -48,8 +50,8 @@ def current_state() -> LogState:
 
     Raises RolledBackError as `locked_state` does.
     """
-    # The ledger first: the head only rises, so what was archived by then is not beyond it.
-    archived = archived_seq()
+    # What is known elsewhere first: the head only rises, so none of it is beyond the head.
+    archived, checkpointed = archived_seq(), checkpointed_seq()
     state = LogState.objects.first()
     if state is None:
         try:
@@ -59,7 +61,7 @@ def current_state() -> LogState:
             state = LogState.objects.first()
             if state is None:
                 raise
-    check_state(state, archived)
+    check_state(state, archived, checkpointed)
     return state
 
 
@@ -73,13 +75,16 @@ def state_beside_ledger() -> LogState:
         raise RolledBackError(
             "The hot database has no log in it: restore it from its newest backup first."
         )
-    check_state(state, archived=0)
+    check_state(state, archived=0, checkpointed=checkpointed_seq())
     return state
 
 
 def _new_state() -> LogState:
-    """Return the state of a new log, not saved."""
-    if any(model.objects.exists() for model in (AuditEvent, EventKey, ArchiveBatch)):
+    """Return the state of a new log, not saved; it may have checkpoints that say it is empty."""
+    signed = Checkpoint.objects.filter(seq__gt=0)
+    if signed.exists() or any(
+        model.objects.exists() for model in (AuditEvent, EventKey, ArchiveBatch)
+    ):
         raise RolledBackError(
             "The log's state is missing though the log is not empty: nothing is appended. "
             "Restore the hot database from its newest backup."
@@ -93,8 +98,19 @@ def archived_seq() -> int:
     return ArchiveBatch.objects.aggregate(seq=Max("end_seq"))["seq"] or 0
 
 
-def check_state(state: LogState, archived: int) -> None:
-    """Raise RolledBackError where the state is of another log or is behind the ledger."""
+def newest_checkpoint() -> tuple[int, int, str] | None:
+    """Return index, seq and link of the newest checkpoint's row."""
+    return Checkpoint.objects.order_by("-index").values_list("index", "seq", "link").first()
+
+
+def checkpointed_seq() -> int:
+    """Return the seq of the newest checkpoint, 0 where there is none."""
+    newest = newest_checkpoint()
+    return newest[1] if newest else 0
+
+
+def check_state(state: LogState, archived: int, checkpointed: int) -> None:
+    """Raise RolledBackError where the state is of another log, or behind ledger or checkpoints."""
     if state.origin != conf.origin():
         raise RolledBackError(
             f"This log's origin is '{state.origin}', but AUDIT_ORIGIN is '{conf.origin()}': "
@@ -106,6 +122,93 @@ def check_state(state: LogState, archived: int) -> None:
             f"{archived:,}: hot was rolled back. Nothing is appended or archived; restore the "
             "hot database from its newest backup."
         )
+    if state.head_seq < checkpointed:
+        raise RolledBackError(
+            f"The hot database ends at seq {state.head_seq:,}, but a checkpoint is signed for seq "
+            f"{checkpointed:,}: hot was rolled back. Nothing is appended or archived; restore the "
+            "hot database from its newest backup."
+        )
+
+
+def link_at(state: LogState, seq: int) -> str | None:
+    """Return the link of a seq in hot; None where hot has purged it, empty where it is missing."""
+    if seq == state.head_seq:
+        return str(state.head_link)
+    if seq == state.floor_seq:
+        return str(state.floor_link)
+    if seq < state.floor_seq:
+        return None
+    return AuditEvent.objects.filter(seq=seq).values_list("link", flat=True).first() or ""
+
+
+def check_checkpoint(state: LogState) -> None:
+    """Hold the log against its newest checkpoint, under the lock; raises RolledBackError.
+
+    A log that was cut and continued reaches as far as before, and is another one.
+    """
+    newest = newest_checkpoint()
+    if newest is None:
+        return
+    index, seq, signed = newest
+    if link_at(state, seq) not in {None, signed}:
+        raise RolledBackError(
+            f"Seq {seq:,} in the hot database is not the one for which checkpoint {index:,} is "
+            "signed: the log was rolled back and continued, or changed. Nothing is appended; keep "
+            "the database as it is, and restore it from its newest backup."
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the bucket says that the log holds: a seq and its link, signed in the object `key`."""
+
+    seq: int
+    link: str
+    key: str
+
+
+class Look(Protocol):
+    """Finds out what the bucket claims."""
+
+    def begin(self) -> None:
+        """Begin to look; may wait a little, and never raises."""
+
+    def claims(self) -> Sequence[Claim] | None:
+        """Return the claims, None while they are not known."""
+
+
+class Lookout:
+    """What the bucket claims of the log, held against it once in each process."""
+
+    def __init__(self) -> None:
+        """Begin without a look: nothing is asked."""
+        self._look: Look | None = None
+
+    def use(self, look: Look | None) -> None:
+        """Ask this from now on, until its claims were found to hold."""
+        self._look = look
+
+    def begin(self) -> None:
+        """Begin to look, before anything is locked."""
+        if self._look:
+            self._look.begin()
+
+    def check(self, state: LogState) -> None:
+        """Hold the log against the claims, under the lock; raises RolledBackError."""
+        claims = self._look.claims() if self._look else None
+        if claims is None:
+            return
+        for claim in claims:
+            if state.head_seq < claim.seq or link_at(state, claim.seq) not in {None, claim.link}:
+                raise RolledBackError(
+                    f"{claim.key} in the bucket is signed for seq {claim.seq:,}, which the hot "
+                    f"database, at seq {state.head_seq:,}, does not have as it was: hot was "
+                    "rolled back. Nothing is appended; restore it from its newest backup."
+                )
+        self._look = None  # the head only rises
+
+
+lookout = Lookout()
 
 
 def check_head(state: LogState) -> None:
@@ -150,7 +253,7 @@ def check_file() -> None:
     """Raise RolledBackError where the database's file is no longer the one that is open.
 
     What is appended to a file that was removed or replaced by a backup is gone when the process
-    ends.
+    ends; and signed would be what the file that is there now does not hold.
     """
     connection = connections[hot_alias()]
     if connection.vendor == "sqlite" and getattr(connection, "audit_file", None) != (
@@ -158,7 +261,7 @@ def check_file() -> None:
     ):
         raise RolledBackError(
             f"The database file {connection.settings_dict['NAME']} was removed or replaced while "
-            "this process had it open: nothing is appended. Restart this process."
+            "this process had it open: nothing is appended or signed. Restart this process."
         )
 
 
@@ -168,6 +271,7 @@ def raise_fence(token: int) -> None:
         state = locked_state()
         check_file()
         check_head(state)
+        check_checkpoint(state)
         won = LogState.objects.filter(id=state.id, fence__lt=token).update(fence=token)
         if won != 1:
             raise FenceError(f"Lease {token} is not newer than {state.fence}: run again.")

@@ -8,9 +8,12 @@ import os
 import signal
 import socket
 import threading
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from audit.format.record import MAX_INTEGER
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -98,3 +101,10 @@ def here() -> str:
 def printable(text: str) -> str:
     """Return a name from the system in a form that a database column can hold."""
     return text.encode("utf-8", "replace").decode().replace("\x00", "")[:200]
+
+
+def positive(text: str) -> int:
+    """Return a whole number from 1 to the largest that a record can hold."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_INTEGER:
+        raise ArgumentTypeError(f"{text} is not a whole number from 1 up to 2^53-1")
+    return int(text)

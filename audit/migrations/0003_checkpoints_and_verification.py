@@ -43,6 +43,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("batch_seq", models.BigIntegerField(blank=True, null=True)),
+                ("holder", models.CharField(blank=True, max_length=200)),
+                ("host", models.CharField(blank=True, max_length=100)),
+                ("pid", models.BigIntegerField(default=0)),
+                ("pid_started", models.CharField(blank=True, max_length=50)),
                 ("started_at", models.DateTimeField()),
                 ("finished_at", models.DateTimeField(blank=True, null=True)),
                 (

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
-from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
-from storages.backends.s3 import S3Storage
+from s3transfer.exceptions import RetriesExceededError
+from s3transfer.utils import S3_RETRYABLE_DOWNLOAD_ERRORS
+from storages.backends.s3 import S3File, S3Storage
 
 from audit import conf
 
 from . import answers
 
 SPOOL_BYTES = 8 * 1024 * 1024
-LARGEST_OBJECT = 5 * 1024**3  # that one PUT can store
+PIECE_BYTES = 256 * 1024
+
+
+class ColdFile(S3File):  # type: ignore[misc]  # django-storages has no type hints
+    """An object, read by one GET; tries are left to `opened`, which counts them.
+
+    Not by the SDK's own transfer: that takes Ctrl-C within a download for its end, and what has
+    come until then for the whole object.
+    """
+
+    _file: Any
+
+    def _get_file(self) -> Any:
+        if self._file is None:
+            file = SpooledTemporaryFile(max_size=self._storage.max_memory_size)  # noqa: SIM115
+            try:
+                shutil.copyfileobj(self.obj.get()["Body"], file, PIECE_BYTES)
+                file.seek(0)
+            except BaseException as error:
+                file.close()
+                if isinstance(error, S3_RETRYABLE_DOWNLOAD_ERRORS):
+                    raise RetriesExceededError(error) from error
+                raise
+            self._file = file
+        self._closed = False
+        return self._file
+
+    file = property(_get_file, S3File._set_file)
 
 
 class ColdStorage(S3Storage):  # type: ignore[misc]  # django-storages has no type hints
@@ -27,14 +58,6 @@ class ColdStorage(S3Storage):  # type: ignore[misc]  # django-storages has no ty
         super().__init__(
             **settings,
             max_memory_size=SPOOL_BYTES,
-            # An object is read by one GET. The transfer's own tries would multiply with those of
-            # each request, and are left to `opened`, which counts them.
-            transfer_config=TransferConfig(
-                use_threads=False,
-                multipart_threshold=LARGEST_OBJECT,
-                multipart_chunksize=LARGEST_OBJECT,
-                num_download_attempts=1,
-            ),
             # Once there is a configuration of its own, nothing else of it is defaulted. Newer
             # default checksums break on several Ceph services: only where an operation needs one.
             client_config=Config(
@@ -48,6 +71,15 @@ class ColdStorage(S3Storage):  # type: ignore[misc]  # django-storages has no ty
                 response_checksum_validation="when_required",
             ),
         )
+
+    def _open(self, name: str, mode: str = "rb") -> ColdFile:
+        """Open an object for reading."""
+        try:
+            return ColdFile(self._normalize_name(name), mode, self)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                raise FileNotFoundError(name) from None
+            raise
 
     def _create_session(self) -> Any:
         """Listen to what is asked, and bound how slowly an object may come."""

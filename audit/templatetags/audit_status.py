@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django import template
 
-from audit import status
+from audit import status, wording
+from audit.models import VerificationRun
 
 register = template.Library()
 
@@ -13,3 +14,9 @@ register = template.Library()
 def audit_status() -> status.Status:
     """Return the state of the log."""
     return status.read()
+
+
+@register.filter
+def verdict(run: VerificationRun) -> str:
+    """Return what a verification found, as a person reads it."""
+    return wording.verdict(run)

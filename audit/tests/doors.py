@@ -1,4 +1,4 @@
-"""What tests of the doors need: somebody who may, something that is due, and what came of it."""
+"""What tests of the doors need: somebody who may, what there is to do, and what came of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from audit import log
-from audit.models import AuditEvent
+from audit.guard import Process
+from audit.models import AuditEvent, VerificationRun
 
 from .factories import drafts
 
@@ -53,3 +54,22 @@ def everything() -> dict[str, list[Any]]:
         model._meta.label: list(model._default_manager.order_by("pk").values_list())
         for model in models
     }
+
+
+def verification(**members: Any) -> VerificationRun:
+    """Write down a verification that is at work, in this process and over HTTP unless told."""
+    me = Process.current()
+    values: dict[str, Any] = {
+        "trigger": "api",
+        "requested_by": "ada",
+        "level": "full",
+        "holder": me.label,
+        "host": me.host,
+        "pid": me.pid,
+        "pid_started": me.started,
+        "started_at": datetime.now(UTC),
+    }
+    return VerificationRun.objects.create(**{**values, **members})
+
+
+GONE = {"pid_started": "1", "holder": "here, process 1"}  # its number is another process's now

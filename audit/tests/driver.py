@@ -1,9 +1,10 @@
 """Runs our use cases in a process of its own, and pauses where a test wants to kill it.
 
     python -m audit.tests.driver archive [--pause WHERE] [--max-batches N] [--clock SECONDS]
-                                         [--transactions]
+                                         [--through-seq SEQ] [--transactions]
     python -m audit.tests.driver append --name NAME --calls N --each K [--at DATE] [--pause WHERE]
                                         [--every SECONDS]
+    python -m audit.tests.driver checkpoint [--calls N] [--pause WHERE]
 
 WHERE is one of
     step:NAME[:n]    after the n-th time that a step of the archive is done
@@ -148,7 +149,7 @@ def shift_clock(seconds: int) -> None:
     signing.get_current_datetime = wrong
 
 
-def archive(pause: Pause, max_batches: int | None) -> None:
+def archive(pause: Pause, max_batches: int | None, through_seq: int | None) -> None:
     """Run the archive; print its result."""
     from audit import archive as use_case
     from audit.log import rows
@@ -163,10 +164,28 @@ def archive(pause: Pause, max_batches: int | None) -> None:
 
     rows.DELETE_CHUNK = DELETE_CHUNK
     request = Request(
-        ArchiveRun.Trigger.COMMAND, "driver", "here", override=True, max_batches=max_batches
+        ArchiveRun.Trigger.COMMAND,
+        "driver",
+        "here",
+        override=True,
+        max_batches=max_batches,
+        through_seq=through_seq,
     )
     result = use_case.run(request, Pausing())
     say(f"outcome {result.outcome}: {result.error}")
+
+
+def checkpoint(calls: int) -> None:
+    """Make checkpoints; print `made INDEX SEQ PUBLISHED`, or `refused WHY`."""
+    from audit import checkpoints
+    from audit.format.errors import AuditError
+
+    for _ in range(calls):
+        try:
+            made = checkpoints.make()
+            say(f"made {made.index} {made.seq} {made.published} {made.notes}")
+        except AuditError as error:
+            say(f"refused {error}")
 
 
 def append(
@@ -205,9 +224,10 @@ def append(
 def main() -> None:
     """Take the arguments and go."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["archive", "append"])
+    parser.add_argument("what", choices=["archive", "append", "checkpoint"])
     parser.add_argument("--pause")
     parser.add_argument("--max-batches", type=int)
+    parser.add_argument("--through-seq", type=int)
     parser.add_argument("--clock", type=int, default=0)
     parser.add_argument("--name", default="driver")
     parser.add_argument("--calls", type=int, default=1)
@@ -225,7 +245,10 @@ def main() -> None:
     if arguments.what == "archive":
         hook_storage(pause)
         shift_clock(arguments.clock)
-        archive(pause, arguments.max_batches)
+        archive(pause, arguments.max_batches, arguments.through_seq)
+    elif arguments.what == "checkpoint":
+        hook_storage(pause)
+        checkpoint(arguments.calls)
     else:
         append(
             pause,

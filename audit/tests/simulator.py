@@ -19,7 +19,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +29,7 @@ import boto3
 from botocore.config import Config
 
 from . import reader
-from .starter import Starter
+from .starter import Started, Starter
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60
@@ -39,7 +39,10 @@ BATCH_EVENTS = 5_200  # more than one chunk of a purge; what is due makes two ba
 
 @dataclass(frozen=True)
 class Template:
-    """A migrated database with `EVENTS` events over 180 days, and an empty one."""
+    """A migrated database with `EVENTS` events over 180 days, and an empty one.
+
+    The full one has a checkpoint of its head, which waits to be published.
+    """
 
     full: Path
     empty: Path
@@ -53,6 +56,11 @@ class Template:
         shutil.copy(empty, full)
         url = {"DATABASE_URL": f"sqlite:///{full}"}
         _manage(url, "demo_events", f"--count={count}", "--days=180")
+        _manage({**url, "AUDIT_COLD_PREFIX": f"template/{uuid.uuid4()}"}, "checkpoint_now")
+        with closing(sqlite3.connect(full)) as connection, connection:
+            connection.execute(
+                "UPDATE audit_checkpoint SET state = 'pending', published_at = NULL"
+            )
         _, _, rows = reader.read_hot(full)
         return cls(full, empty, [record for _, record, _ in rows])
 
@@ -103,8 +111,8 @@ class Site:
 
     def manage(self, *args: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run a management command to its end."""
-        if data is None and self.starter:
-            return self.starter.manage(self.env, *args)
+        if self.starter:
+            return self.starter.manage(self.env, *args, data=data or b"")
         return subprocess.run(
             [sys.executable, "manage.py", *args],
             cwd=ROOT,
@@ -117,7 +125,7 @@ class Site:
 
     def start(self, *args: str) -> Process:
         """Start a management command."""
-        process = Process([sys.executable, "manage.py", *args], self.env)
+        process = Process(["manage.py", *args], self.env, self.starter)
         self._processes.append(process)
         return process
 
@@ -135,9 +143,17 @@ class Site:
         answer: dict[str, Any] = json.loads(done.stdout)
         return {**answer, "exit": done.returncode}
 
+    def ingest(self, count: int) -> subprocess.CompletedProcess[bytes]:
+        """Run `ingest_events` with so many new events."""
+        file = self.folder / f"{uuid.uuid4()}.jsonl"
+        event = {"occurred_at": "2026-01-01T00:00:00Z", "action": "tested"}
+        lines = ({**event, "external_id": f"{file.stem}-{number}"} for number in range(count))
+        file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        return self.manage("ingest_events", str(file))
+
     def driver(self, *args: str) -> Process:
         """Start `audit.tests.driver`."""
-        process = Process([sys.executable, "-m", "audit.tests.driver", *args], self.env)
+        process = Process(["audit.tests.driver", *args], self.env, self.starter)
         self._processes.append(process)
         return process
 
@@ -145,20 +161,42 @@ class Site:
 
     def start_empty(self, **env: str) -> None:
         """Begin with an empty log, and with further settings."""
-        shutil.copy(self.template.empty, self.database)
-        self.env.update(env)
+        self._begin_with(self.template.empty, env)
 
     def start_full(self, **env: str) -> None:
         """Begin anew with the template's history, and with further settings."""
-        shutil.copy(self.template.full, self.database)
+        self._begin_with(self.template.full, env)
+
+    def _begin_with(self, database: Path, env: dict[str, str]) -> None:
+        for end in ("-wal", "-shm"):  # a killed process leaves them, and they would be replayed
+            Path(f"{self.database}{end}").unlink(missing_ok=True)
+        shutil.copy(database, self.database)
         self.env.update(env)
 
     def split(self) -> None:
-        """Keep the log in a database of its own, apart from the ledger."""
+        """Keep the log in a database of its own, apart from the ledger and the checkpoints."""
         self.hot_database = self.folder / "hot.sqlite3"
         self.database.rename(self.hot_database)
         shutil.copy(self.template.empty, self.database)
         self.env["HOT_DATABASE_URL"] = f"sqlite:///{self.hot_database}"
+        with self.sql() as connection:
+            connection.execute(
+                "INSERT INTO main.audit_checkpoint SELECT * FROM hot.audit_checkpoint"
+            )
+
+    def put_back(self, old: Path) -> None:
+        """Let hot have what was purged since a copy was made of it; all else stays as it is."""
+        with self.sql() as connection:
+            connection.execute("ATTACH ? AS old", [str(old)])
+            connection.execute(
+                "INSERT INTO hot.audit_auditevent SELECT * FROM old.audit_auditevent "
+                "WHERE seq <= (SELECT floor_seq FROM hot.audit_logstate) "
+                "AND seq NOT IN (SELECT seq FROM hot.audit_auditevent)"
+            )
+            connection.execute(
+                "UPDATE hot.audit_logstate SET (floor_seq, floor_link) = "
+                "(SELECT floor_seq, floor_link FROM old.audit_logstate)"
+            )
 
     def dump(self) -> list[str]:
         """Return the whole database as text."""
@@ -209,12 +247,18 @@ class Site:
         ).Bucket(self.env["AUDIT_COLD_BUCKET"])
 
     def listing(self) -> dict[str, Any]:
-        """Return what the bucket says of each object under the site's prefix."""
-        return {item.key: item for item in self.bucket.objects.filter(Prefix=f"{self.prefix}/")}
+        """Return what the bucket says of each object under the site's prefix, less checkpoints."""
+        found = self.bucket.objects.filter(Prefix=f"{self.prefix}/")
+        return {item.key: item for item in found if "/checkpoints/" not in item.key}
 
     def objects(self) -> dict[str, bytes]:
-        """Return every object under the site's prefix."""
+        """Return every object under the site's prefix, less checkpoints."""
         return {key: item.get()["Body"].read() for key, item in self.listing().items()}
+
+    def checkpoints(self) -> dict[str, bytes]:
+        """Return every checkpoint in the bucket."""
+        found = self.bucket.objects.filter(Prefix=f"{self.prefix}/checkpoints/")
+        return {item.key: item.get()["Body"].read() for item in found}
 
     def read_log(self) -> reader.Log:
         """Read both tiers with the independent reader; raises where anything does not hold.
@@ -245,16 +289,24 @@ class Site:
 class Process:
     """A process of the driver, which says on standard output where it is."""
 
-    def __init__(self, command: list[str], env: dict[str, str]) -> None:
-        self._popen = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def __init__(
+        self, command: list[str], env: dict[str, str], starter: Starter | None = None
+    ) -> None:
+        """Start `manage.py …`, or a module with its arguments."""
+        self._popen: subprocess.Popen[str] | Started
+        if starter:
+            self._popen = starter.start(env, command)
+        else:
+            script = command[0].endswith(".py")
+            self._popen = subprocess.Popen(
+                [sys.executable, *command] if script else [sys.executable, "-m", *command],
+                cwd=ROOT,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
         self.lines: list[str] = []
 
     def wait_for(self, pattern: str) -> re.Match[str]:

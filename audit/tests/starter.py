@@ -1,9 +1,10 @@
-"""Starts management commands at a third of the price: each in a process of its own.
+"""Starts our processes at a third of the price: each is a process of its own all the same.
 
-    python -m audit.tests.starter
+    python -m audit.tests.starter FD
 
-The libraries are loaded once, and each command is a fork of that: it reads its own environment,
-sets Django up, and ends with its own exit code. One JSON object a line, in and out.
+The libraries are loaded once, and each process is a fork of that: it reads its own environment,
+sets Django up, and ends with its own exit code. FD is a socket; on it go JSON objects, each after
+its length, and the file descriptors that are to be a process's standard input and output.
 """
 
 from __future__ import annotations
@@ -11,79 +12,207 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 60
+LENGTH_BYTES = 4
 LOADED = """boto3.s3.inject boto3.resources.factory botocore.client botocore.parsers
     s3transfer.manager storages.backends.s3 django.contrib.admin.options django.db.models
-    django.core.management django.db.backends.sqlite3.base environ isal.igzip orjson tqdm"""
+    django.core.management django.db.backends.sqlite3.base environ isal.igzip orjson tqdm
+    msgspec cryptography.hazmat.primitives.asymmetric.ed25519"""
+MANAGE = ["manage.py"]
 
 
 class Starter:
-    """The process that starts commands, as seen from the tests."""
+    """The process that starts others, as seen from the tests."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
 
-    def manage(self, env: dict[str, str], *args: str) -> subprocess.CompletedProcess[bytes]:
-        """Run a management command to its end."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"env": env, "args": args}) + "\n")
-        self._process.stdin.flush()
-        code, out, err = json.loads(self._process.stdout.readline())
-        return subprocess.CompletedProcess(args, code, out.encode(), err.encode())
+    def manage(
+        self, env: dict[str, str], *args: str, data: bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a management command to its end; `data` is its standard input."""
+        with (
+            tempfile.TemporaryFile() as given,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+        ):
+            given.write(data)
+            given.seek(0)
+            pid = self._fork([*MANAGE, *args], env, [given, out, err])
+            code = self.wait(pid, PATIENCE)
+            if code is None:
+                os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(list(args), PATIENCE)
+            said = [_text(out), _text(err)]
+        return subprocess.CompletedProcess(args, code, *said)
+
+    def start(self, env: dict[str, str], command: Sequence[str]) -> Started:
+        """Start `manage.py …` or a module with a `main`, with pipes; see `Started`."""
+        given, to_it = os.pipe()
+        from_it, said = os.pipe()
+        with os.fdopen(given) as stdin, os.fdopen(said, "w") as stdout:
+            pid = self._fork(list(command), env, [stdin, stdout, stdout])
+        return Started(
+            self,
+            pid,
+            os.fdopen(to_it, "w", encoding="utf-8"),
+            os.fdopen(from_it, encoding="utf-8"),
+        )
+
+    def wait(self, pid: int, seconds: float) -> int | None:
+        """Return the exit code of a process, None where it has not ended in that time."""
+        answer = self._ask({"wait": pid, "seconds": seconds})
+        return int(answer) if answer is not None else None
+
+    def _fork(self, command: list[str], env: dict[str, str], files: list[IO[Any]]) -> int:
+        numbers = [file.fileno() for file in files]
+        return int(self._ask({"command": command, "env": env}, numbers))
+
+    def _ask(self, value: object, numbers: Sequence[int] = ()) -> Any:
+        _send(self._connection, value, numbers)
+        return _receive(self._connection)[0]
+
+
+class Started:
+    """A process that runs, in the ways of `subprocess.Popen` that the tests need."""
+
+    def __init__(self, starter: Starter, pid: int, stdin: IO[str], stdout: IO[str]) -> None:
+        self.pid, self.stdin, self.stdout = pid, stdin, stdout
+        self._starter = starter
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Return its exit code, None while it runs."""
+        if self._code is None:
+            self._code = self._starter.wait(self.pid, 0)
+        return self._code
+
+    def wait(self, timeout: float) -> int:
+        """Wait until it has ended; return its exit code."""
+        if self._code is None:
+            self._code = self._starter.wait(self.pid, timeout)
+        if self._code is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _send(connection: socket.socket, value: object, numbers: Sequence[int] = ()) -> None:
+    data = json.dumps(value).encode()
+    socket.send_fds(connection, [len(data).to_bytes(LENGTH_BYTES)], list(numbers))
+    connection.sendall(data)
+
+
+def _receive(connection: socket.socket) -> tuple[Any, list[int]]:
+    """Return the next object and the descriptors that came with it; EOFError at the end."""
+    head, numbers, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 3)
+    if not head:
+        raise EOFError
+    missing, data = int.from_bytes(head), b""
+    while len(data) < missing:
+        data += connection.recv(missing - len(data))
+    return json.loads(data), numbers
+
+
+def _text(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 @contextmanager
 def starter() -> Iterator[Starter]:
-    """Run it; it ends with its standard input."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "audit.tests.starter"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield Starter(process)
+    """Run it; it ends with its socket."""
+    ours, its = socket.socketpair()
+    with (
+        ours,
+        subprocess.Popen(
+            [sys.executable, "-m", "audit.tests.starter", str(its.fileno())],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[its.fileno()],
+        ) as process,
+    ):
+        its.close()
+        yield Starter(ours)
+        ours.close()
+        process.wait(PATIENCE)
 
 
 def main() -> None:
-    """Serve until the end of standard input."""
+    """Serve until nobody asks any more."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
     for name in LOADED.split():
         importlib.import_module(name)
-    for line in sys.stdin:
-        asked = json.loads(line)
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            child = os.fork()
-            if child == 0:
-                carry_out(asked["env"], asked["args"], out, err)
-            _, status = os.waitpid(child, 0)
-            said = [text(out), text(err)]
-        sys.stdout.write(json.dumps([os.waitstatus_to_exitcode(status), *said]) + "\n")
-        sys.stdout.flush()
+    while True:
+        try:
+            asked, numbers = _receive(connection)
+        except EOFError:
+            return
+        if "wait" in asked:
+            _send(connection, _wait(asked["wait"], asked["seconds"]))
+            continue
+        pid = os.fork()
+        if pid == 0:
+            connection.close()
+            carry_out(asked["env"], asked["command"], numbers)
+        for number in numbers:
+            os.close(number)
+        _send(connection, pid)
 
 
-def carry_out(env: dict[str, str], args: list[str], out: IO[bytes], err: IO[bytes]) -> None:
-    """Be the command; never returns."""
+def _wait(pid: int, seconds: float) -> int | None:
+    until = time.monotonic() + seconds
+    pause = 0.001
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= until:
+            return None
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)
+
+
+def carry_out(env: dict[str, str], command: list[str], numbers: list[int]) -> NoReturn:
+    """Be the process; never returns."""
     code: object = 1
     try:
-        for number, file in enumerate((open(os.devnull, "rb"), out, err)):  # noqa: PTH123, SIM115
-            os.dup2(file.fileno(), number)
+        for place, number in enumerate(numbers):
+            os.dup2(number, place)
+            os.close(number)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         tempfile.tempdir = None  # it was found out by another TMPDIR
         os.environ.clear()
         os.environ.update(env, DJANGO_SETTINGS_MODULE="dezky.settings")
-        from django.core.management import execute_from_command_line
+        if command[:1] == MANAGE:
+            from django.core.management import execute_from_command_line
 
-        execute_from_command_line(["manage.py", *args])
+            execute_from_command_line(command)
+        else:
+            sys.argv = command
+            importlib.import_module(command[0]).main()
         code = 0
     except SystemExit as ended:
         code = ended.code or 0
@@ -93,11 +222,6 @@ def carry_out(env: dict[str, str], args: list[str], out: IO[bytes], err: IO[byte
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)
-
-
-def text(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode()
 
 
 if __name__ == "__main__":

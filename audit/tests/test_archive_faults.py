@@ -80,7 +80,7 @@ class Place(Site):
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Template:
+def small(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Template:
     """Make a history that takes no time to archive."""
     return Template.make(tmp_path_factory.mktemp("small"), EVENTS)
 
@@ -159,7 +159,7 @@ def encrypt(place: Place, error: str) -> None:
     """Do as the sentence says: copy objects over themselves, encrypted; and go on asking."""
     assert "copy the object over itself" in error
     place.env["AUDIT_COLD_SSE"] = "true"
-    for key in place.listing():
+    for key in [*place.listing(), *place.checkpoints()]:
         place.bucket.Object(key).copy_from(
             CopySource={"Bucket": place.bucket.name, "Key": key},
             ServerSideEncryption="AES256",
@@ -284,7 +284,7 @@ CASES = [
         Case(
             f"encryption accepted and not applied, then {mend.__name__}",
             [On("PUT", "", drop("x-amz-server-side-encryption"))],
-            2,
+            3,  # the checkpoint at the run's end is the third
             "is stored without the encryption that AUDIT_COLD_SSE asks for: nothing was deleted",
             env=SSE,
             mend=mend,
@@ -314,7 +314,8 @@ CASES = [
         3,
     ),
     Case("one truncated object", [On("GET", JSONL, proxies.break_off, times=1)], 3, env=READ),
-    Case("If-None-Match ignored", [On("PUT", "", drop("if-none-match"))], 4),
+    # Two checkpoints among them: one that waited, and one at the run's end.
+    Case("If-None-Match ignored", [On("PUT", "", drop("if-none-match"))], 6),
     Case(
         "an ETag that is not the MD5",  # the objects are read instead
         [

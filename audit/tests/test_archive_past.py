@@ -40,6 +40,12 @@ def manifest_key(site: Site, start: int = 1) -> str:
     )
 
 
+def start_before_the_archive(site: Site) -> None:
+    """Restore the database from before the run, where no checkpoint was made at its end."""
+    site.bucket.objects.filter(Prefix=f"{site.prefix}/checkpoints/").delete()
+    site.start_full()
+
+
 def overwrite(site: Site, key: str, data: bytes) -> None:
     site.bucket.Object(key).put(Body=data)
 
@@ -61,15 +67,9 @@ def test_a_ledger_restored_to_before_stored_is_made_whole_from_the_bucket(
     assert notes.count("Adopted from the bucket") == len(answer["batches"])
 
 
-def test_a_hot_copy_restored_from_before_its_purge_is_purged_again(site: Site) -> None:
+def test_rows_that_are_in_hot_again_after_their_purge_are_purged_again(site: Site) -> None:
     before = site.template.records
-    with site.sql() as connection:
-        rows = connection.execute("SELECT * FROM audit_auditevent WHERE seq <= 10").fetchall()
-    site.archive()
-    with site.sql() as connection:
-        marks = ", ".join("?" * len(rows[0]))
-        connection.executemany(f"INSERT INTO audit_auditevent VALUES ({marks})", rows)  # noqa: S608  # our own names
-        connection.execute("UPDATE audit_logstate SET floor_seq = 0")
+    restore_rows(site)
     assert site.archive()["outcome"] == "nothing_due"
     assert min(site.hot_seqs()) == site.floor() + 1 > BATCH_EVENTS
     assert site.read_log().records == before
@@ -168,14 +168,17 @@ def test_a_manifest_beyond_the_head_is_refused(site: Site) -> None:
     site.archive()
     lose_ledger(site)
     with site.sql() as connection:
+        connection.execute("DELETE FROM audit_checkpoint")
         connection.execute("DELETE FROM audit_auditevent")
         connection.execute(
             "UPDATE audit_logstate SET floor_seq = 100, head_seq = 100, floor_link = head_link"
         )
     answer = site.archive()
     assert answer["outcome"] == "refused"
+    assert answer["error"].startswith("The bucket holds seq 5,200 in ")
     assert "hot was rolled back" in answer["error"]
     assert site.batches() == []
+    assert site.rows("SELECT count(*) FROM audit_checkpoint") == [(0,)]
 
 
 def test_an_invalid_manifest_beside_the_range_blocks_nothing_and_is_reported(site: Site) -> None:
@@ -230,41 +233,68 @@ def test_a_manifest_of_another_log_is_not_adopted(site: Site) -> None:
 @pytest.mark.parametrize(
     "step", ["range fixed", "manifest sent", "recorded", "floor raised", "rows deleted"]
 )
-def test_hot_restored_from_before_a_purge_while_the_next_batch_is_unfinished(
+def test_purged_rows_are_in_hot_again_while_the_next_batch_is_unfinished(
     site: Site, step: str
 ) -> None:
     site.split()
     hot = backup(site.hot_database, site.folder / "hot")
     site.archive("--max-batches=1")
     stop_at(site, step)
-    backup(hot, site.hot_database)
+    site.put_back(hot)
     assert site.archive()["outcome"] == "archived"
     assert site.read_log().records == site.template.records
 
 
-def restore_rows(site: Site, last: int) -> None:
-    """Archive, then put rows that were purged back, and the floor as it was before."""
-    with site.sql() as connection:
-        rows = connection.execute(
-            "SELECT * FROM audit_auditevent WHERE seq <= ?", [last]
-        ).fetchall()
+def test_a_hot_copy_whose_head_is_behind_a_checkpoint_is_refused_everywhere(site: Site) -> None:
+    """What came after the copy is lost: other events would take its seqs."""
+    site.split()
+    hot = backup(site.hot_database, site.folder / "hot")
+    site.archive("--max-batches=1")
+    backup(hot, site.hot_database)
+    words = (
+        f"The hot database ends at seq {EVENTS:,}, but a checkpoint is signed for seq "
+        f"{EVENTS + 2:,}: hot was rolled back. Nothing is appended or archived; restore the hot "
+        "database from its newest backup."
+    )
+    before, objects = site.dump(), (site.objects(), site.checkpoints())
+    code, error = ingest(site)
+    assert code == 1
+    assert words in error
+    answer = site.archive()
+    assert (answer["outcome"], answer["exit"], answer["error"]) == ("refused", 1, words)
+    done = site.manage("checkpoint_now", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {"outcome": "refused", "error": words}
+    assert len(site.hot_seqs()) == EVENTS
+    assert (site.objects(), site.checkpoints()) == objects
+    assert [row for row in before if "audit_checkpoint" in row] == [
+        row for row in site.dump() if "audit_checkpoint" in row
+    ]
+
+
+def ingest(site: Site) -> tuple[int, str]:
+    """Ingest an event; return the exit code and the sentence where it was refused."""
+    line = b'{"occurred_at":"2026-01-01T00:00:00Z","action":"x"}'
+    done = site.manage("ingest_events", "-", data=line)
+    return done.returncode, done.stderr.decode().strip()
+
+
+def restore_rows(site: Site) -> None:
+    """Archive, then put the rows that were purged back, and the floor as it was before."""
     site.archive()
-    with site.sql() as connection:
-        marks = ", ".join("?" * len(rows[0]))
-        connection.executemany(f"INSERT INTO audit_auditevent VALUES ({marks})", rows)  # noqa: S608  # our own names
-        connection.execute("UPDATE audit_logstate SET floor_seq = 0")
+    site.put_back(site.template.full)
 
 
 @pytest.mark.parametrize("step", ["confirmed", "chunk deleted"])
 def test_a_run_killed_while_it_deletes_residue_loses_nothing(site: Site, step: str) -> None:
-    restore_rows(site, BATCH_EVENTS + 10)
+    restore_rows(site)
     stop_at(site, step)
     assert site.archive()["outcome"] == "nothing_due"
     assert site.read_log().records == site.template.records
 
 
 def test_residue_that_differs_from_cold_is_kept_as_evidence(site: Site) -> None:
-    restore_rows(site, 10)
+    restore_rows(site)
     edit(site, "UPDATE audit_auditevent SET record = x'7b7d' WHERE seq = 7")
     hot = site.hot_seqs()
     answer = site.archive()
@@ -467,11 +497,10 @@ def test_the_log_is_not_continued_from_a_batch_that_is_gone(site: Site, end: str
     assert site.batches() == [(1, BATCH_EVENTS, "purged")]
 
 
-def test_hot_restored_where_the_bucket_is_lost_is_not_purged_again(site: Site) -> None:
-    site.split()
-    hot = site.hot_database.read_bytes()
-    site.archive()
-    site.hot_database.write_bytes(hot)
+def test_rows_that_are_in_hot_again_where_the_bucket_is_lost_are_not_purged_again(
+    site: Site,
+) -> None:
+    restore_rows(site)
     site.bucket.objects.filter(Prefix=f"{site.prefix}/").delete()
     for _ in range(2):
         assert site.archive()["outcome"] == "failed"
@@ -480,10 +509,7 @@ def test_hot_restored_where_the_bucket_is_lost_is_not_purged_again(site: Site) -
 
 def test_rows_that_are_in_hot_again_go_only_when_their_batch_is_confirmed(site: Site) -> None:
     """The first of two purged batches is changed in the bucket, and hot has its rows again."""
-    site.split()
-    hot = backup(site.hot_database, site.folder / "hot")
-    site.archive()
-    backup(hot, site.hot_database)
+    restore_rows(site)
     key = min(key for key in site.objects() if key.endswith(".jsonl.gz"))
     overwrite(site, key, b"x" * len(site.objects()[key]))
     for _ in range(2):
@@ -496,7 +522,7 @@ def test_rows_that_are_in_hot_again_go_only_when_their_batch_is_confirmed(site: 
 
 def test_a_manifest_by_a_key_that_is_not_known_stops_the_run(site: Site) -> None:
     """It may be right: beside it the same seqs must not be given to other objects."""
-    site.archive()
+    stop_at(site, "manifest sent")
     site.start_full(AUDIT_SIGNING_KEY=ANOTHER_KEY)
     answer = site.archive()
     assert answer["outcome"] == "failed"
@@ -509,6 +535,7 @@ def test_a_manifest_by_a_key_that_is_not_known_stops_the_run(site: Site) -> None
 def test_our_own_try_signed_by_a_key_that_was_replaced_is_done_again(site: Site) -> None:
     stop_at(site, "manifest sent")
     site.env["AUDIT_SIGNING_KEY"] = ANOTHER_KEY
+    edit(site, "DELETE FROM audit_checkpoint")  # whoever has lost its key makes a new one
     (old,) = (key for key in site.objects() if key.endswith(".json"))
     answer = site.archive()
     assert answer["outcome"] == "archived"
@@ -545,8 +572,9 @@ def test_a_manifest_further_on_that_is_beyond_the_head_is_refused(site: Site) ->
     """The first manifest is gone, too: what the second one says still counts."""
     site.archive()
     site.bucket.Object(manifest_key(site)).delete()
-    site.start_full()
+    start_before_the_archive(site)
     with site.sql() as connection:
+        connection.execute("DELETE FROM audit_checkpoint")
         connection.execute("DELETE FROM audit_auditevent WHERE seq > 5300")
         connection.execute(
             "UPDATE audit_logstate SET head_seq = 5300, head_link = "
@@ -563,10 +591,11 @@ def test_a_later_batch_that_is_in_the_bucket_is_adopted_when_its_turn_comes(site
     first = site.archive()
     site.bucket.Object(manifest_key(site)).delete()
     planned = site.rows("SELECT planned_at FROM audit_archivebatch ORDER BY start_seq")[0][0]
-    site.start_full()
+    start_before_the_archive(site)
     stop_at(site, "range fixed")
     edit(site, f"UPDATE audit_archivebatch SET planned_at = '{planned}'")  # noqa: S608  # our own names
     answer = site.archive()
+    assert (answer["outcome"], answer["error"]) == ("archived", None)
     assert answer["batches"] == first["batches"]
     assert any("Adopted from the bucket" in note for note in answer["notes"])
     assert site.read_log().records == site.template.records

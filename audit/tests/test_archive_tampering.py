@@ -105,7 +105,15 @@ def test_the_run_stops_there_says_so_and_deletes_nothing(site: Site, name: str) 
 
 
 def rewrite_links(db: sqlite3.Connection) -> None:
-    """Recompute every link and the head, as whoever can write to hot can."""
+    """Recompute every link and the head, as whoever can write to hot can.
+
+    And remove what was signed, so that what stops a run is what the records are.
+    """
+    db.execute("DELETE FROM audit_checkpoint")
+    recompute_links(db)
+
+
+def recompute_links(db: sqlite3.Connection) -> None:
     (origin,) = db.execute("SELECT origin FROM audit_logstate").fetchone()
     link = genesis_link(origin)
     links = []
@@ -203,15 +211,47 @@ def test_a_first_record_without_a_time_is_never_archived(site: Site) -> None:
     assert site.objects() == {}
 
 
-def test_what_comes_before_the_tampered_batch_is_archived(site: Site) -> None:
-    seq = BATCH_EVENTS + 10
+def test_where_every_link_was_recomputed_what_was_signed_stops_everything(site: Site) -> None:
+    """A record like any other, and every link leads to the head: only a signature says more."""
     with site.sql() as connection:
-        remove(seq)(connection)
+        edit_record(connection)
+        recompute_links(connection)
+    hot = site.dump()
+    words = (
+        "Seq 11,000 in the hot database is not the one for which checkpoint 1 is signed: the log "
+        "was rolled back and continued, or changed. Nothing is appended; keep the database as it "
+        "is, and restore it from its newest backup."
+    )
+    for _ in range(2):
+        answer = site.archive()
+        assert (answer["outcome"], answer["exit"], answer["error"]) == ("refused", 1, words)
+    ingest = site.manage(
+        "ingest_events", "-", data=b'{"occurred_at":"2026-01-01T00:00:00Z","action":"x"}'
+    )
+    assert ingest.returncode == 1
+    assert words in ingest.stderr.decode()
+    assert site.objects() == site.checkpoints() == {}
+    unchanged = ("audit_auditevent", "audit_checkpoint", "audit_archivebatch")
+    assert [line for line in site.dump() if any(name in line for name in unchanged)] == [
+        line for line in hot if any(name in line for name in unchanged)
+    ]
+
+
+def test_what_comes_before_the_tampered_batch_is_archived(site: Site) -> None:
+    """As far as a checkpoint says that it is what was recorded."""
+    site.start_empty()
+    site.driver("append", "--each=20", "--at=2026-01-01").finish()
+    assert site.manage("checkpoint_now").returncode == 0
+    site.driver("append", "--name=more", "--each=20", "--at=2026-01-02").finish()
+    assert site.manage("checkpoint_now").returncode == 0
+    site.env["AUDIT_BATCH_MAX_EVENTS"] = "15"
+    with site.sql() as connection:
+        remove(23)(connection)
     answer = site.archive()
     assert answer["outcome"] == "failed"
-    assert f"Seq {seq:,} is missing" in answer["error"]
-    assert site.batches() == [(1, BATCH_EVENTS, "purged")]
-    assert min(site.hot_seqs()) == BATCH_EVENTS + 1
+    assert "Seq 23 is missing" in answer["error"]
+    assert site.batches() == [(1, 15, "purged")]
+    assert min(site.hot_seqs()) == 16
 
 
 def test_the_newest_due_row_removed_is_missed_too(site: Site) -> None:
@@ -235,14 +275,16 @@ def test_hot_rolled_back_behind_the_ledger_is_refused(site: Site) -> None:
     assert site.archive()["outcome"] == "archived"
     with site.sql() as connection:
         connection.execute("UPDATE audit_logstate SET floor_seq = 0, head_seq = 100")
+        connection.execute("DELETE FROM audit_checkpoint")  # they say so, too
     answer = site.archive()
     assert (answer["outcome"], answer["exit"]) == ("refused", 1)
+    assert "but the ledger knows seq 5,4" in answer["error"]
     assert "hot was rolled back" in answer["error"]
     ingest = site.manage(
         "ingest_events", "-", data=b'{"occurred_at":"2026-01-01T00:00:00Z","action":"x"}'
     )
     assert ingest.returncode == 1
-    assert b"hot was rolled back" in ingest.stderr
+    assert b"but the ledger knows seq 5,4" in ingest.stderr
 
 
 def test_a_ledger_row_whose_frontier_was_changed_stops_the_run(site: Site) -> None:

@@ -6,6 +6,7 @@ import base64
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.core.checks import CheckMessage, run_checks
 from django.db import connection
 
 from audit import checks
+from audit.format.keys import generate
 from dezky.env import Reader
 
 ROOT = Path(__file__).parents[2]
@@ -128,6 +130,82 @@ def test_every_missing_name_of_the_cold_store_is_named_at_once(settings: Any) ->
     settings.AUDIT_COLD_ENDPOINT = settings.AUDIT_COLD_BUCKET = ""
     (message,) = found()
     assert "AUDIT_COLD_ENDPOINT, AUDIT_COLD_BUCKET missing" in message.msg
+
+
+# A keyring ---------------------------------------------------------------------------------
+
+NEW, NEW_TEXT = generate("ed25519", "e-new")
+OLD_TEXT = f"hmac-sha256:k-old:{ALL_DIFFERENT}"
+
+
+def today(days: int = 0) -> str:
+    """Return the end of a key that is good until today, or some days later."""
+    return f":until={datetime.now(UTC).date() + timedelta(days=days)}"
+
+
+def found_with(settings: Any, keys: str) -> list[CheckMessage]:
+    """Return the findings with these keys in place of the one."""
+    settings.AUDIT_SIGNING_KEY, settings.AUDIT_SIGNING_KEYS = "", keys
+    return found()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        NEW_TEXT,
+        f"{NEW_TEXT},+{OLD_TEXT}",
+        f"{NEW_TEXT},{OLD_TEXT}{today(-400)}",
+        f"{NEW_TEXT}{today(99)},{OLD_TEXT}{today(3)}",
+    ],
+    ids=["one", "two that sign", "one that has ended", "one that ends soon"],
+)
+def test_a_keyring_whose_signers_are_good_for_a_while_has_no_finding(
+    settings: Any, keys: str
+) -> None:
+    assert found_with(settings, keys) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ("# none yet", "AUDIT_SIGNING_KEY is missing, and so is AUDIT_SIGNING_KEYS."),
+        ("x", "Key 1 of 1 in AUDIT_SIGNING_KEYS does not have the form"),
+        (f"{NEW_TEXT},{OLD_TEXT}:until=soon", "Key 2 of 2 in AUDIT_SIGNING_KEYS does not end in"),
+        (f"{NEW.public},{OLD_TEXT}", "e-new is a public key, which cannot sign"),
+        (f"{NEW_TEXT},+hmac-sha256:k-1:{'A' * 44}", "A signing key is weak: it hardly varies."),
+        (f"{NEW_TEXT},{NEW_TEXT}", "Two keys are called e-new"),
+    ],
+)
+def test_a_keyring_that_cannot_be_used_is_one_finding(settings: Any, keys: str, text: str) -> None:
+    (message,) = found_with(settings, keys)
+    assert (message.id, message.is_serious()) == ("audit.E002", True)
+    assert text in message.msg
+    assert "audit_keys generate" in str(message.hint)
+    for secret in (ALL_DIFFERENT, NEW_TEXT.rpartition(":")[2]):
+        assert secret not in str(message)
+
+
+def test_both_variables_at_once_are_one_finding(settings: Any) -> None:
+    settings.AUDIT_SIGNING_KEYS = NEW_TEXT
+    (message,) = found()
+    assert message.id == "audit.E002"
+    assert "AUDIT_SIGNING_KEY and AUDIT_SIGNING_KEYS are both set" in message.msg
+
+
+def test_a_signer_that_has_come_to_its_end_is_an_error(settings: Any) -> None:
+    for keys in (f"{NEW_TEXT}{today(-1)}", f"{NEW_TEXT},+{OLD_TEXT}{today(-1)}"):
+        (message,) = found_with(settings, keys)
+        assert (message.id, message.is_serious()) == ("audit.E018", True)
+        assert "has come to its end" in message.msg
+        assert "Put a new key before it" in str(message.hint)
+
+
+@pytest.mark.parametrize("days", [0, 1, 30])
+def test_a_signer_that_ends_soon_is_a_warning(settings: Any, days: int) -> None:
+    (message,) = found_with(settings, f"{NEW_TEXT},+{OLD_TEXT}{today(days)}")
+    assert (message.id, message.is_serious()) == ("audit.W019", False)
+    assert "The signing key k-old comes to its end on" in message.msg
+    assert found_with(settings, f"{NEW_TEXT}{today(31)}") == []
 
 
 # Databases ---------------------------------------------------------------------------------

@@ -11,6 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from audit import offline
+
 from . import reader
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
@@ -183,6 +187,37 @@ def make_batches(example: dict[str, str], secret: bytes, made: dict[str, str]) -
     return batches
 
 
+def make_checkpoints(
+    example: dict[str, str], secret: bytes, made: dict[str, str]
+) -> dict[str, str]:
+    """Return both checkpoints, made of the labels that were made before."""
+    points: dict[str, str] = {}
+    previous = None
+    for n, seq in ((1, 3), (2, 5)):
+        inner = {
+            "format": "dezky-audit-checkpoint/v1",
+            "origin": example["origin"],
+            "index": n,
+            "seq": seq,
+            "link": made[f"link{seq}"],
+            "root": made[f"root{seq}"],
+            "at": json.loads(example[f"checkpoint{n}"])["checkpoint"]["at"],
+            "previous_sha256": previous,
+            "signed_by": [f"hmac-sha256:{made['key_id']}"],
+        }
+        message = b"dezky-audit/checkpoint/v1\n" + reader.canonical(inner)
+        signature = base64.b64encode(hmac.digest(secret, message, "sha256")).decode()
+        named = {"algorithm": "hmac-sha256", "key_id": made["key_id"], "signature": signature}
+        document = reader.canonical({"checkpoint": inner, "signatures": [named]})
+        previous = hashlib.sha256(document).hexdigest()
+        points |= {f"checkpoint{n}": document.decode(), f"checkpoint{n}_sha256": previous}
+        points[f"checkpoint{n}_key"] = (
+            f"{PREFIX}/checkpoints/{n:012}-{seq:020}-{previous[:16]}.json"
+        )
+        points[f"checkpoint{n}_signature"] = signature
+    return points
+
+
 def test_every_value_of_the_worked_example_follows_from_the_ones_above_it() -> None:
     example = read_example()
     log, made = make_log(example)
@@ -191,6 +226,7 @@ def test_every_value_of_the_worked_example_follows_from_the_ones_above_it() -> N
     made["signing_key"] = base64.b64encode(secret).decode()
     made["key_id"] = "k-" + hashlib.sha256(secret).hexdigest()[:8]
     made |= make_batches(example, secret, made)
+    made |= make_checkpoints(example, secret, made)
     assert not GIVEN & made.keys()
     assert made | {label: example[label] for label in GIVEN} == example
 
@@ -204,6 +240,24 @@ def test_the_objects_of_the_worked_example_are_a_log() -> None:
         example[f"record{n}"] for n in range(1, 6)
     ]
     assert cold.log.link.hex() == example["link5"]
+
+
+def test_the_verifier_says_that_the_worked_example_is_a_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = read_example()
+    points = {example[f"checkpoint{n}_key"]: example[f"checkpoint{n}"].encode() for n in (1, 2)}
+    for name, data in {**read_objects(example), **points}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "key").write_text(example["signing_key"])
+    assert offline.main([str(tmp_path), "--key", str(tmp_path / "key"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["root"] == example["root5"]
+    assert answer["checkpoints"] == answer["objects"] == {"valid": 2, "total": 2}
+    table = DOCUMENT[DOCUMENT.index("## Output of audit.offline --json") :].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
+    assert set(re.findall(r"\w+", " ".join(rows))) == set(answer)
 
 
 def test_the_sizes_in_the_table_of_subtrees() -> None:

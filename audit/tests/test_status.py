@@ -10,9 +10,19 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
-from audit import log, status
-from audit.models import ArchiveBatch, ArchiveRun, AuditEvent, LogState
+from audit import checkpoints, log, request, status
+from audit.format.errors import TamperedError
+from audit.models import (
+    ArchiveBatch,
+    ArchiveRun,
+    AuditEvent,
+    Checkpoint,
+    LogState,
+    OwnEvent,
+    VerificationRun,
+)
 
+from .doors import GONE, user, verification
 from .factories import drafts
 
 pytestmark = pytest.mark.django_db
@@ -60,6 +70,151 @@ def test_the_error_of_the_last_run_is_a_problem_until_the_next() -> None:
     assert status.read().problems == []
 
 
+# Checkpoints ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def signed(cold: str) -> Checkpoint:
+    """Sign a log of three events, in the bucket."""
+    log.append(drafts(3))
+    checkpoints.make()
+    return Checkpoint.objects.get()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_newest_checkpoint_is_there(signed: Checkpoint) -> None:
+    assert (status.read().newest_checkpoint, status.read().problems) == (signed, [])
+    log.append(drafts(2))
+    assert status.read().newest_checkpoint == signed
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_that_waits_for_the_bucket_for_too_long_is_a_problem(signed: Checkpoint) -> None:
+    row = checkpoints.make(ask_bucket=False)
+    now = datetime.now(UTC)
+    assert not row.published
+    assert status.read(now + timedelta(minutes=119)).problems == []
+    (problem,) = status.read(now + timedelta(minutes=121)).problems
+    assert problem.startswith("1 checkpoint not published yet, signed since 20")
+    checkpoints.make()
+    assert status.read(now + timedelta(minutes=121)).problems == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_log_that_is_not_the_signed_one_is_a_problem(signed: Checkpoint) -> None:
+    Checkpoint.objects.update(seq=9)
+    (problem,) = status.read().problems
+    assert "a checkpoint is signed for seq 9: hot was rolled back" in problem
+    Checkpoint.objects.update(seq=2)
+    (problem,) = status.read().problems
+    assert problem.startswith("Seq 2 in the hot database is not the one for which checkpoint 1 is")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_purged_while_it_is_looked_for_is_no_problem(
+    signed: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.append(drafts(1))
+    state = LogState.objects.get()
+    AuditEvent.objects.filter(seq__lte=3).delete()
+    LogState.objects.update(floor_seq=3, floor_link=signed.link)
+    answers = [state]
+    real = log.current_state
+    monkeypatch.setattr(log, "current_state", lambda: answers.pop() if answers else real())
+    assert status._state().floor_seq == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_refused_checkpoint_is_a_problem_until_it_is_in_the_log(signed: Checkpoint) -> None:
+    log.append(drafts(2))
+    AuditEvent.objects.filter(seq=4).update(record=b"{}")
+    with pytest.raises(TamperedError):
+        checkpoints.make()
+    at = OwnEvent.objects.get().event["occurred_at"]
+    (problem,) = status.read().problems
+    assert problem.startswith(f"A checkpoint was refused, at {at}: Seq 4 in the hot database was")
+    request.chain()
+    assert status.read().problems == []
+
+
+# Verifications -------------------------------------------------------------------------------
+
+
+def found_wrong(outcome: str = "tampered", level: str = "full", **members: Any) -> VerificationRun:
+    problems = [
+        {"kind": outcome, "seq": 7, "object": "x.jsonl.gz", "message": "Seq 7 is wrong."},
+        {"kind": outcome, "seq": 8, "object": None, "message": "Seq 8 is wrong."},
+    ]
+    report = {"problems": problems, "more_problems": 1_000}
+    return verification(outcome=outcome, level=level, report=report, **members)
+
+
+def told() -> list[int]:
+    """Return the verifications of which the problems tell."""
+    return [int(problem.split()[1]) for problem in status.read().problems]
+
+
+def test_the_last_one_of_the_whole_log_that_has_ended_is_there() -> None:
+    row = verification(outcome="ok")
+    verification()  # runs
+    verification(outcome="ok", batch_seq=7)
+    assert (status.read().last_verification, status.read().problems) == (row, [])
+
+
+@pytest.mark.parametrize("outcome", ["tampered", "gap", "unverifiable"])
+def test_one_that_is_not_ok_is_a_problem_until_the_next(outcome: str) -> None:
+    row = found_wrong(outcome)
+    assert status.read().problems == [
+        f"Verification {row.pk} ({outcome}, full): x.jsonl.gz: Seq 7 is wrong. And 1,001 more."
+    ]
+    verification()  # runs
+    verification(outcome="ok", batch_seq=7)
+    assert told() == [row.pk]
+    verification(outcome="ok")
+    assert told() == []
+
+
+def test_one_of_the_manifests_does_not_take_back_what_a_full_one_has_found() -> None:
+    manifests = found_wrong(level="manifests")
+    full = found_wrong("gap")
+    assert told() == [full.pk]
+    verification(outcome="ok", level="manifests")
+    assert told() == [full.pk]
+    again = found_wrong(level="manifests")
+    assert told() == [again.pk, full.pk]
+    verification(outcome="ok", level="full")
+    assert told() == []
+    assert manifests.outcome == "tampered"
+
+
+def test_what_could_not_be_looked_at_does_not_hide_what_was_found() -> None:
+    found = found_wrong()
+    unknown = found_wrong("unverifiable", "manifests")
+    assert told() == [unknown.pk, found.pk]
+    verification(outcome="ok", level="manifests")
+    assert told() == [found.pk]
+
+
+def test_what_was_found_in_one_batch_counts_and_what_nobody_found_there_does_not() -> None:
+    verification(outcome="unverifiable", batch_seq=99, report={"error": "No batch holds seq 99."})
+    assert told() == []
+    row = found_wrong(batch_seq=7)
+    assert told() == [row.pk]
+    assert status.read().last_verification is None
+
+
+@pytest.mark.parametrize(
+    "members",
+    [GONE, {"host": "another", "started_at": datetime.now(UTC) - timedelta(hours=25)}],
+    ids=["gone", "a day old"],
+)
+def test_one_that_died_is_a_problem(members: dict[str, Any]) -> None:
+    verification()  # at work in this process
+    row = verification(**members)
+    (problem,) = status.read().problems
+    assert problem.startswith(f"Verification {row.pk} says that it is running, but its process (")
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_database_without_its_tables_is_a_problem() -> None:
     with connection.schema_editor() as editor:
@@ -83,3 +238,31 @@ def test_the_first_page_shows_it_to_whoever_may_see_the_log(client: Client) -> N
 def test_the_first_page_shows_it_to_nobody_else(client: Client) -> None:
     client.force_login(User.objects.create_user("guest", is_staff=True))
     assert "State of the log" not in client.get("/admin/").content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_first_page_tells_good_news_from_bad_in_words(
+    client: Client, signed: Checkpoint
+) -> None:
+    client.force_login(User.objects.create_superuser("operator"))
+    page = client.get("/admin/").content.decode()
+    assert ("none yet" in page, "published" in page, "Look at this" in page) == (True, True, False)
+    verification(outcome="ok")
+    assert "✓ ok" in client.get("/admin/").content.decode()
+    found_wrong()
+    checkpoints.make(ask_bucket=False)
+    page = client.get("/admin/").content.decode()
+    assert "✗ tampered" in page
+    assert "pending: waits for the bucket" in page
+    assert "<strong>Look at this:</strong> Verification" in page
+
+
+@pytest.mark.parametrize("permission", ["verify_log", "view_verificationrun", "view_checkpoint"])
+def test_the_first_page_shows_it_to_whoever_works_with_verifications(
+    client: Client, permission: str
+) -> None:
+    client.force_login(user("cleo", permission, is_staff=True))
+    verification(outcome="ok")
+    page = client.get("/admin/").content.decode()
+    assert "✓ ok" in page
+    assert ("verificationrun/" in page) == (permission != "view_checkpoint")

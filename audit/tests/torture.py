@@ -10,6 +10,8 @@ not hold then:
 - What was acknowledged is in the log once, at the seq that was told, and the chain is whole from
   seq 1 to the head over both tiers, as the independent reader sees it.
 - The ledger has no hole, and what it calls stored or purged is in the bucket, as it is named.
+- The checkpoints are one chain of the log that there is, and none was refused; in the end the
+  bucket has exactly what their rows say.
 - An overtaken run changes no row of the ledger once it is woken.
 - Nobody speaks of tampering, or of anything that only a restore would mend.
 - In the end each run has its two events in the log, once.
@@ -244,6 +246,7 @@ class Torture:
         self.history = (folder / "history.log").open("w", encoding="utf-8")
         self.acknowledged: dict[str, int] = {}
         self.lies: list[str] = []  # what the writers' listeners found
+        self.alarmed = False  # whether the bucket has not held what it should
         self.lock = threading.Lock()
         self.bodies: dict[tuple[str, str], bytes] = {}
         self.children: list[Child] = []
@@ -418,6 +421,7 @@ class Torture:
         self.note(f"fault: {name}, {verb} {key}, {times} times after {skip}")
         self.proxy.fault(FAULTS[name], verb, key, times=times, skip=skip)
         self.counts["faults"] += 1
+        self.alarmed = self.alarmed or name in REAL_ALARMS
         self.judge(self.run(), benign=".", alarmed=name in REAL_ALARMS)
         self.proxy.lift()
         if name == "store other bytes":
@@ -542,6 +546,11 @@ class Torture:
                 for kind in ("jsonl", "manifest"):
                     digest = sha256(objects[row[f"{kind}_key"]]).hexdigest()
                     must(digest == row[f"{kind}_sha256"], f"The digest of {row}")
+        rows = self.site.rows('SELECT "index", seq, link FROM audit_checkpoint ORDER BY 1')
+        for place, (index, seq, link) in enumerate(rows, 1):
+            must(index == place, f"Checkpoint {index} is in the place of {place}.")
+            if seq < len(log.links):  # else it was made meanwhile
+                must(link == log.links[seq].hex(), f"Checkpoint {index} is of another log.")
         return events
 
     def check_at_the_end(self) -> None:
@@ -559,6 +568,21 @@ class Torture:
             for action in ("archive_requested", "archive_ended"):
                 count = found[f"{request}:{action}"]
                 must(count == 1, f"Run {number} ({outcome}) has {count} events {action}.")
+        refused = [event for event in events if event["action"] == "checkpoint_refused"]
+        must(self.alarmed or not refused, f"A false alarm: {refused}")
+        signed = {
+            f"{self.site.prefix}/checkpoints/{index:012d}-{seq:020d}-{digest[:16]}.json"
+            for index, seq, digest in self.site.rows(
+                "SELECT \"index\", seq, sha256 FROM audit_checkpoint WHERE state = 'published'"
+            )
+        }
+        must(
+            len(signed) == self.site.rows("SELECT count(*) FROM audit_checkpoint")[0][0],
+            "A checkpoint waits.",
+        )
+        objects = self.server.objects(self.site.prefix, self.bodies)
+        there = {key for key in objects if "/checkpoints/" in key}
+        must(signed == there, f"Not in rows and bucket alike: {signed ^ there}")
         self.check_quickly()
 
     # All of it ---------------------------------------------------------------------------------

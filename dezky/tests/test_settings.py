@@ -118,6 +118,7 @@ def test_the_policy_of_the_console_allows_nothing_inline() -> None:
     [
         "SECRET_KEY",
         "AUDIT_SIGNING_KEY",
+        "AUDIT_SIGNING_KEYS",
         "AUDIT_COLD_ACCESS_KEY",
         "AUDIT_COLD_SECRET_KEY",
         "REDIS_URL",

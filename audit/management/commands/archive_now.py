@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 from tqdm import tqdm
 
 from audit import archive, plan
-from audit.format.record import MAX_INTEGER
-from audit.management.entrance import here, stop_on_signal, who
+from audit.management.entrance import here, positive, stop_on_signal, who
 from audit.models import ArchiveRun
 from audit.request import Request
 from audit.result import Outcome, Result
@@ -26,13 +25,6 @@ EXIT_CODES = {
     Outcome.PLANNED: 0,
     Outcome.BUSY: 3,
 }
-
-
-def positive(text: str) -> int:
-    """Return a whole number from 1 to the largest that a record can hold."""
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_INTEGER:
-        raise ArgumentTypeError(f"{text} is not a whole number from 1 up to 2^53-1")
-    return int(text)
 
 
 class Command(BaseCommand):

@@ -16,7 +16,7 @@ from audit import ingest, log
 from audit.format.errors import AuditError
 from audit.format.record import VERSION, format_time
 from audit.log import Draft
-from audit.management.commands.archive_now import positive
+from audit.management.entrance import positive
 from tenants.models import Tenant
 
 EVENTS_A_DELIVERY = 25

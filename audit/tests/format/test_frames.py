@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import itertools
+import json
 import os
 import tracemalloc
 import zlib
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from isal import igzip
 
 from audit.format import merkle
 from audit.format.chain import genesis_link, leaf_hash
@@ -23,12 +25,15 @@ from audit.format.frames import (
     FRAME_EVENTS,
     Frame,
     Row,
+    check_places,
+    is_plain,
     place_and_time,
     replay,
     split,
     text_of,
     unpack,
 )
+from audit.tests import signed_log
 from audit.tests.factories import ORIGIN, chained, record
 
 LARGEST = b"x" * (256 * 1024 - 1)  # sixteen of these, each with its newline, fill a frame
@@ -278,3 +283,130 @@ def test_a_frame_begins_at_the_seq_that_its_first_record_says() -> None:
 )
 def test_what_is_no_record_has_neither_place_nor_time(line: bytes) -> None:
     assert place_and_time(line) == (None, None)
+
+
+# Places and times ------------------------------------------------------------------------
+
+TIMES = ["2026-01-02T03:00:00.000Z", "2026-01-02T03:00:00.001Z", "2026-01-03T00:00:00.000Z"]
+
+
+def canonical_record(seq: int, recorded_at: str = TIMES[0], /, **members: str) -> bytes:
+    item = signed_log.record(seq, recorded_at)
+    for name, value in members.items():
+        given = json.loads(item)
+        given[name] = json.loads(value)
+        item = json.dumps(given, sort_keys=True, separators=(",", ":")).encode()
+    return item
+
+
+def place_refusal(records: list[bytes], recorded_at: str = "", first: int = 5) -> str:
+    with pytest.raises(TamperedError) as caught:
+        check_places(first, records, recorded_at)
+    return str(caught.value)
+
+
+def test_the_time_of_the_last_record_comes_back() -> None:
+    records = [canonical_record(seq, time) for seq, time in enumerate(TIMES, 5)]
+    assert check_places(5, records, "") == TIMES[-1]
+    assert check_places(5, records, TIMES[0]) == TIMES[-1]
+
+
+@given(st.text(), st.text(), st.text())
+def test_no_text_in_a_record_hides_its_place(source: str, name: str, tenant: str) -> None:
+    members = {
+        "source": source,
+        "target": {"id": name, "name": tenant, "type": source},
+        "tenant": tenant,
+        "data": {name: {"recorded_at": TIMES[0], "seq": 9, "source": tenant}},
+    }
+    given = {**json.loads(signed_log.record(5)), **members}
+    for ascii_alone in (False, True):
+        with contextlib.suppress(UnicodeEncodeError):
+            text = json.dumps(
+                given, sort_keys=True, separators=(",", ":"), ensure_ascii=ascii_alone
+            )
+            assert check_places(5, [text.encode()], "") == given["recorded_at"]
+            assert "says that it is of another place" in place_refusal([text.encode()], first=9)
+
+
+def test_a_record_that_is_not_in_the_usual_form_is_parsed() -> None:
+    loose = b'{ "seq": 5, "v": 1, "recorded_at": "2026-01-02T03:00:00.000Z" }'
+    assert check_places(5, [loose, canonical_record(6)], "") == TIMES[0]
+
+
+def test_a_seq_deeper_in_a_record_is_not_its_own() -> None:
+    """Made by whoever has the key, so that a hasty look at the record's end is content."""
+    end = b',"recorded_at":"%s","seq":5,"source":"s","target":{"id":"","name":"","type":""}' % (
+        TIMES[0].encode()
+    )
+    tail = b',"tenant":"","v":1}'
+    nested = b'{"recorded_at":"%s","seq":9,"target":{"a":""' % TIMES[0].encode() + end + tail
+    for record_ in (
+        nested + tail,
+        nested + b',"w":1}',
+        nested + b"}",
+        nested.replace(b'"target"', b'"x"') + b',"v":1}',
+    ):
+        assert "another place" in place_refusal([record_]), record_
+
+
+@pytest.mark.parametrize(
+    ("record_", "said"),
+    [
+        (canonical_record(6), "says that it is of another place"),
+        (canonical_record(5, v="2"), "says that it is of another place"),
+        (canonical_record(5, v="true"), "says that it is of another place"),
+        (canonical_record(5, v="1.0"), "says that it is of another place"),
+        (canonical_record(5, seq='"5"'), "says that it is of another place"),
+        (canonical_record(5).replace(b'"seq":5', b'"seq":05'), "is none: not JSON"),
+        (canonical_record(5).replace(b'"seq":5', b'"seq":' + b"5" * 9_999), "is none: an integer"),
+        (canonical_record(5, "2025-12-31T23:59:59.999Z"), "goes back in time"),
+        (canonical_record(5, "2026-02-30T00:00:00.000Z"), "goes back in time, or has none"),
+        (canonical_record(5, "2026-02-03T24:00:00.000Z"), "goes back in time, or has none"),
+        (canonical_record(5, "2026-02-03T00:00:60.000Z"), "goes back in time, or has none"),
+        (canonical_record(5, "2026-02-03T00:00:00.00Z"), "goes back in time, or has none"),
+        (canonical_record(5, "٢٠٢٦-02-03T00:00:00.000Z"), "goes back in time, or has none"),
+        (b"", "is none: not JSON"),
+        (b"\xff", "is none: not UTF-8"),
+        (b"[" * 100_000, "is none: deeper than 32 levels"),
+        (b'{"seq":5,"seq":5,"v":1}', "is none: duplicate key"),
+    ],
+)
+def test_a_record_of_another_place_or_time_is_refused(record_: bytes, said: str) -> None:
+    assert said in place_refusal([record_], TIMES[0])
+
+
+def test_the_seq_of_the_first_bad_record_is_named() -> None:
+    records = [canonical_record(5, TIMES[1]), canonical_record(6, TIMES[0])]
+    assert place_refusal(records) == "the record of seq 6 goes back in time, or has none"
+
+
+# What gzip itself does not hold -----------------------------------------------------------------
+
+
+def test_members_of_the_usual_writers_are_plain() -> None:
+    for size in range(1, 200):
+        data = os.urandom(size).hex().encode()
+        for level in (0, 1, 6, 9):
+            assert is_plain(gzip.compress(data, level, mtime=0))
+        assert is_plain(bytes(igzip.compress(data, 2, mtime=0)))
+
+
+def test_a_bit_that_no_check_of_gzip_s_own_holds_is_seen() -> None:
+    seen = 0
+    for bit in range(8 * 8, len(MEMBER) * 8):
+        data = bytearray(MEMBER)
+        data[bit // 8] ^= 1 << bit % 8
+        with contextlib.suppress(TamperedError):
+            assert unpack(bytes(data), frame_of(RECORDS)) == RECORDS
+            if bit // 8 not in {8, 9}:  # what it says of its compressor, which varies
+                assert not is_plain(bytes(data)), bit
+                seen += 1
+    assert 0 < seen < 8
+
+
+@pytest.mark.parametrize("place", range(3, 8))
+def test_flags_and_a_time_are_seen(place: int) -> None:
+    data = bytearray(MEMBER)
+    data[place] = 1
+    assert not is_plain(bytes(data))

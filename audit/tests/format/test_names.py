@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.format.names import MAX_SEQ, Kind, ObjectName
+from audit.format.names import MAX_INDEX, MAX_SEQ, CheckpointName, Kind, ObjectName
 
 DIGEST = "0123456789abcdef" * 4
 NAME = "00000000000000000001-00000000000000102400-0123456789abcdef.jsonl.gz"
@@ -73,4 +73,63 @@ def test_what_is_none_of_our_names_is_not_taken_for_one(name: str) -> None:
 @given(st.text(max_size=80))
 def test_any_other_text_is_no_name_and_no_error(name: str) -> None:
     parsed = ObjectName.parse(name)
+    assert parsed is None or str(parsed) == name
+
+
+# Checkpoints -------------------------------------------------------------------------------
+
+CHECKPOINT = "000000000007-00000000000000102400-0123456789abcdef.json"
+
+
+def test_a_checkpoint_s_name_holds_its_index_its_seq_and_the_start_of_its_digest() -> None:
+    name = CheckpointName.of(7, 102_400, DIGEST)
+    assert str(name) == CHECKPOINT
+    assert name.key("audit/v1") == f"audit/v1/checkpoints/{CHECKPOINT}"
+
+
+@given(
+    st.integers(1, MAX_INDEX),
+    st.integers(0, MAX_SEQ),
+    st.text("0123456789abcdef", min_size=64, max_size=64),
+)
+def test_every_name_of_a_checkpoint_reads_back(index: int, seq: int, sha256: str) -> None:
+    name = CheckpointName.of(index, seq, sha256)
+    assert CheckpointName.parse(str(name)) == name
+    assert ObjectName.parse(str(name)) is None
+
+
+@given(st.lists(st.tuples(st.integers(1, MAX_INDEX), st.integers(0, MAX_SEQ)), max_size=20))
+def test_checkpoints_sort_as_they_were_made(parts: list[tuple[int, int]]) -> None:
+    found = [CheckpointName.of(index, seq, DIGEST) for index, seq in parts]
+    assert sorted(found, key=str) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        NAME,
+        f"checkpoints/{CHECKPOINT}",
+        f"{CHECKPOINT}\n",
+        f"{CHECKPOINT}.gz",
+        f" {CHECKPOINT}",
+        CHECKPOINT.removesuffix(".json"),
+        CHECKPOINT.replace(".json", "xjson"),
+        CHECKPOINT.replace("abcdef", "ABCDEF"),
+        CHECKPOINT.replace("abcdef", "abcde"),
+        CHECKPOINT.replace("abcdef", "abcdef0"),
+        CHECKPOINT.removeprefix("0"),
+        f"0{CHECKPOINT}",
+        CHECKPOINT.replace("000000000007", "000000000000"),
+        CHECKPOINT.replace("000000000007", "٠٠٠٠٠٠٠٠٠٠٠٧"),
+        CHECKPOINT.replace("00000000000000102400", "00009007199254740992"),
+    ],
+)
+def test_what_is_no_name_of_a_checkpoint_is_not_taken_for_one(name: str) -> None:
+    assert CheckpointName.parse(name) is None
+
+
+@given(st.text(max_size=80))
+def test_any_other_text_is_no_checkpoint_and_no_error(name: str) -> None:
+    parsed = CheckpointName.parse(name)
     assert parsed is None or str(parsed) == name

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import hmac
 import json
+from dataclasses import replace
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -13,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit.format.errors import TamperedError, UnverifiableError
-from audit.format.keys import HmacKey, KeyringError
-from audit.format.signing import Keyring, Signature, canonical
+from audit.format.keys import Ed25519Key, HmacKey, KeyringError, generate
+from audit.format.signing import Document, Keyring, Signature, canonical
 from audit.tests.factories import key, keyring
 
 DOMAIN = "dezky-audit/manifest/v1"
@@ -251,3 +253,144 @@ def test_a_key_of_the_same_name_with_another_secret_does_not_verify() -> None:
     impostor = HmacKey(key("a").key_id, key("b").secret)
     with pytest.raises(TamperedError, match="is not good"):
         verify(Keyring([impostor]), signed_by, signatures)
+
+
+# HMAC and Ed25519 side by side -------------------------------------------------------------
+
+ED25519 = Ed25519Key.from_seed("e-1", hashlib.sha256(b"seed").digest())
+ED25519_PUBLIC = Ed25519Key.from_public("e-1", ED25519.public_bytes)
+BOTH = Keyring([ED25519, key("a")])
+
+
+def test_each_signer_signs_in_the_order_of_the_keyring() -> None:
+    assert BOTH.signed_by == ["ed25519:e-1", f"hmac-sha256:{key('a').key_id}"]
+    first, second = BOTH.sign(DOMAIN, BODY)
+    message = b'dezky-audit/manifest/v1\n{"a":1}'
+    assert (first.algorithm, first.signature) == ("ed25519", ED25519.sign(message))
+    assert (second.algorithm, second.signature) == ("hmac-sha256", key("a").sign(message))
+    assert (len(first.signature), len(second.signature)) == (64, 32)
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        BOTH,
+        Keyring([key("a")]),
+        Keyring([], [ED25519_PUBLIC]),
+        Keyring([key("b")], [key("a"), ED25519_PUBLIC]),
+        Keyring.to_verify(ED25519.public),
+    ],
+    ids=["both", "hmac", "public", "two that only verify", "key file"],
+)
+def test_what_both_signed_is_good_by_either(ring: Keyring) -> None:
+    verify(ring, BOTH.signed_by, BOTH.sign(DOMAIN, BODY))
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_where_one_of_both_is_bad_it_is_tampering_for_whoever_knows_that_key(index: int) -> None:
+    signatures = BOTH.sign(DOMAIN, BODY)
+    other = signatures[1 - index].signature
+    signatures[index] = replace(signatures[index], signature=other)
+    with pytest.raises(TamperedError, match=f"the signature by {BOTH.signers[index].key_id} is"):
+        verify(BOTH, BOTH.signed_by, signatures)
+    verify(Keyring([], [BOTH.signers[1 - index]]), BOTH.signed_by, signatures)
+
+
+def test_a_key_of_another_algorithm_under_the_same_name_does_not_verify() -> None:
+    signed_by, signatures = BOTH.signed_by[:1], BOTH.sign(DOMAIN, BODY)[:1]
+    # The public key, which everybody has, taken for an HMAC secret: the old trick with tokens.
+    impostor = HmacKey("e-1", ED25519.public_bytes)
+    forged = Signature("e-1", "hmac-sha256", impostor.sign(b'dezky-audit/manifest/v1\n{"a":1}'))
+    with pytest.raises(TamperedError, match="the signature by e-1 is not good"):
+        verify(BOTH, ["hmac-sha256:e-1"], [forged])
+    with pytest.raises(TamperedError, match="the signature by e-1 is not good"):
+        verify(Keyring([impostor]), signed_by, signatures)
+
+
+def test_ed25519_signs_the_same_bytes_the_same_way() -> None:
+    # So an object that is sent again has the same name.
+    assert BOTH.sign(DOMAIN, BODY) == BOTH.sign(DOMAIN, BODY)
+
+
+# Keys that end -----------------------------------------------------------------------------
+
+LAST = date(2026, 6, 30)
+NEXT = LAST + timedelta(days=1)
+NOTE = Document("note", time="at", max_bytes=10_000)
+
+
+def ending(name: str) -> HmacKey:
+    return replace(key(name), until=LAST)
+
+
+def note(day: date, ring: Keyring, time: str = "23:59:59.999") -> bytes:
+    """Return a signed document that was made on a day."""
+    return NOTE.seal(
+        {"at": f"{day}T{time}Z", "format": NOTE.format, "signed_by": ring.signed_by}, ring
+    )
+
+
+def test_a_key_verifies_what_was_made_on_its_last_day_and_nothing_later() -> None:
+    ring, knows = Keyring([key("a")]), Keyring([key("b")], [ending("a")])
+    assert NOTE.unseal(note(LAST, ring), knows)["at"] == "2026-06-30T23:59:59.999Z"
+    for time in ("00:00:00.000", "23:59:59.999"):
+        with pytest.raises(TamperedError, match="on 2026-07-01, though that key came to its end"):
+            NOTE.unseal(note(NEXT, ring, time), knows)
+
+
+def test_of_two_signatures_neither_may_be_of_a_key_that_has_ended() -> None:
+    ring = Keyring([key("a"), key("b")])
+    with pytest.raises(TamperedError, match=f"signed by {key('b').key_id} on 2026-07-01"):
+        NOTE.unseal(note(NEXT, ring), Keyring([key("a"), ending("b")]))
+    # Whoever does not know that key is not held up by it.
+    assert NOTE.unseal(note(NEXT, ring), Keyring([key("a")]))
+
+
+def test_a_bad_signature_of_a_key_that_has_ended_is_bad_whenever_it_was_made() -> None:
+    data = note(LAST, keyring("a")).replace(b"2026-06-30", b"2026-06-29")
+    with pytest.raises(TamperedError, match="is not good"):
+        NOTE.unseal(data, Keyring([], [ending("a")]))
+
+
+@pytest.mark.parametrize("ring", [Keyring([ending("a")]), Keyring([key("b"), ending("a")])])
+def test_a_signer_past_its_end_signs_nothing_and_says_what_to_do(ring: Keyring) -> None:
+    assert note(LAST, ring)
+    with pytest.raises(KeyringError, match=r"has come to its end, 2026-06-30: put a new one") as e:
+        note(NEXT, ring)
+    assert key("a").key_id in str(e.value)
+    assert "Nothing was signed" in str(e.value)
+
+
+def test_a_key_that_only_verifies_may_have_ended_long_ago() -> None:
+    assert note(NEXT, Keyring([key("b")], [ending("a")]))
+
+
+# A key file --------------------------------------------------------------------------------
+
+
+def test_a_key_file_verifies_and_signs_nothing() -> None:
+    _, text = generate("ed25519", "e-9")
+    ring = Keyring.to_verify(f"# for the audit\n{ED25519.public}\n\n  # more\n+{text}\n")
+    assert (list(ring.known), ring.signers) == (["e-1", "e-9"], ())
+    with pytest.raises(KeyringError, match="No signing key is set"):
+        ring.sign(DOMAIN, BODY)
+
+
+@pytest.mark.parametrize("text", ["{}", "{}\n", " # the key\n\n#\n {} \r\n"])
+def test_a_key_file_may_be_the_bare_key_of_the_environment(text: str) -> None:
+    assert list(Keyring.to_verify(text.format(TEXT)).known) == [HmacKey.from_base64(TEXT).key_id]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "There is no key in the key file"),
+        ("# nothing\n\n", "There is no key in the key file"),
+        ("%%%", "The key in the key file is not base64"),
+        (f"{TEXT}\n{TEXT}", "Key 1 of 2 in the key file does not have the form"),
+        (f"{ED25519.public}\nx:y:z", "Key 2 of 2 in the key file has an unknown algorithm"),
+    ],
+)
+def test_what_is_no_key_file_is_said(text: str, error: str) -> None:
+    with pytest.raises(KeyringError, match=error):
+        Keyring.to_verify(text)
