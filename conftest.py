@@ -17,7 +17,7 @@ from django.test import override_settings
 from audit import log
 from audit.tests import environment, servers
 from audit.tests.servers import Server
-from audit.tests.simulator import Site, Template
+from audit.tests.simulator import SMALL_BATCH_EVENTS, SMALL_EVENTS, Site, Template
 from audit.tests.starter import Starter, starter
 
 
@@ -86,6 +86,12 @@ def template(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Template:
 
 
 @pytest.fixture(scope="session")
+def small(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """Make a history that takes no time to archive."""
+    return Template.make(tmp_path_factory.mktemp("small"), SMALL_EVENTS)
+
+
+@pytest.fixture(scope="session")
 def start() -> Iterator[Starter]:
     """Start commands quickly: each is a process of its own all the same."""
     with starter() as process:
@@ -96,4 +102,15 @@ def start() -> Iterator[Starter]:
 def site(s3: str, template: Template, start: Starter, tmp_path: Path) -> Iterator[Site]:
     """Set up a deployment of its own: database files, a prefix, processes."""
     with Site(tmp_path, template, start) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def small_site(small: Template, start: Starter, tmp_path: Path) -> Iterator[Site]:
+    """Set up a deployment with few events, of which two batches are due."""
+    with Site(tmp_path, small, start) as deployment:
+        deployment.env |= {
+            "AUDIT_BATCH_MAX_EVENTS": str(SMALL_BATCH_EVENTS),
+            "DRIVER_DELETE_CHUNK": str(SMALL_BATCH_EVENTS // 2),
+        }
         yield deployment

@@ -11,12 +11,14 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
+from typing import Any
 
 from . import conf, log
 from .format.chain import leaf_hash, next_link
 from .format.checkpoint import Checkpoint
 from .format.errors import GapError, TamperedError, UnverifiableError
 from .format.frames import FRAME_EVENTS
+from .format.names import CheckpointName
 from .format.record import parse_time
 from .log import as_bytes
 from .models import Checkpoint as CheckpointRow
@@ -54,6 +56,25 @@ def signed(row: CheckpointRow) -> Checkpoint:
 
 
 RESTORE = "Keep the database as it is, and compare with a backup and with the bucket."
+
+
+def row_of(checkpoint: Checkpoint, data: bytes, **more: Any) -> CheckpointRow:
+    """Return the row, not saved yet, that has a checkpoint's bytes and says what they say."""
+    return CheckpointRow(
+        index=checkpoint.index,
+        seq=checkpoint.seq,
+        link=checkpoint.link.hex(),
+        root=checkpoint.root.hex(),
+        at=parse_time(checkpoint.at),
+        sha256=sha256(data).hexdigest(),
+        document=data,
+        **more,
+    )
+
+
+def key_of(row: CheckpointRow) -> str:
+    """Return the key under which a row's bytes are in the bucket, or will be."""
+    return CheckpointName.of(row.index, row.seq, row.sha256).key(conf.cold_prefix())
 
 
 class Anchors:

@@ -27,6 +27,7 @@ from django.db import DatabaseError
 
 from . import (
     adoption,
+    catchup,
     checkpoints,
     cold,
     conf,
@@ -196,7 +197,7 @@ class _Run:
         head = log.current_state().head_seq
         selection.last_wanted(0, 0, head, self.request.through_seq)
         self.shelf = adoption.Shelf.look(ledger.highest_archived_seq(), head)
-        self.notes += checkpoints.catch_up()
+        self.notes += catchup.catch_up()
         self.journal.looked = True
         self.done(Step.LISTED)
         self.journal.chain()

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from . import conf, log
+from . import log
 from .canonical import read_many
-from .format.chain import genesis_link, leaf_hash, next_link
+from .format.chain import leaf_hash, next_link
 from .format.errors import RecordError, UnreachableError
 from .format.inspect import Anchor, differs
-from .format.merkle import Frontier, subtrees
+from .format.merkle import subtrees
 from .format.record import format_time
 from .format.report import Kind, Report
 from .format.walk import Place
@@ -245,8 +245,3 @@ def _is_time(column: Any, text: str) -> bool:
         and format_time(column) == text
         and (column.microsecond % 1000 == 0)
     )
-
-
-def start() -> Place:
-    """Return the place before the first event."""
-    return Place(0, genesis_link(conf.origin()), Frontier())

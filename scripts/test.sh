@@ -60,7 +60,7 @@ check production makemigrations --check --dry-run
 check production check --deploy --fail-level WARNING
 check python scripts/check_links.py
 if [[ $# -eq 0 ]]; then
-    check python -m pytest -n 2 --cov --cov-branch
+    check python -m pytest -n 3 --cov --cov-branch
 else
     check python -m pytest "$@"
 fi

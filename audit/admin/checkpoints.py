@@ -10,8 +10,8 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from audit import conf, log
-from audit.format.names import CheckpointName
+from audit import log
+from audit.anchors import key_of
 from audit.models import Checkpoint
 
 from .readonly import ReadOnlyAdmin, moment
@@ -82,7 +82,7 @@ class CheckpointAdmin(ReadOnlyAdmin):
     @admin.display(description="key in the bucket")
     def key(self, row: Checkpoint) -> str:
         """Return its object's whole key."""
-        return CheckpointName.of(row.index, row.seq, row.sha256).key(conf.cold_prefix())
+        return key_of(row)
 
     @admin.display(description="document")
     def text(self, row: Checkpoint) -> SafeString:

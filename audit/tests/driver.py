@@ -33,7 +33,8 @@ from typing import Any, cast
 
 import django
 
-DELETE_CHUNK = 5_000  # so that a small batch is purged in several, too
+# So small that even a small batch is purged in several.
+DELETE_CHUNK = int(os.environ.get("DRIVER_DELETE_CHUNK", "1000"))
 
 
 class Pause:

@@ -33,8 +33,10 @@ from .starter import Started, Starter
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60
-EVENTS = 11_000
-BATCH_EVENTS = 5_200  # more than one chunk of a purge; what is due makes two batches
+EVENTS = 2_600
+BATCH_EVENTS = 1_100  # more than a frame, and than a chunk of a purge by the driver; two are due
+SMALL_EVENTS = 240
+SMALL_BATCH_EVENTS = 70  # two are due
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
     python -m audit.tests.starter FD
 
-The libraries are loaded once, and each process is a fork of that: it reads its own environment,
-sets Django up, and ends with its own exit code. FD is a socket; on it go JSON objects, each after
-its length, and the file descriptors that are to be a process's standard input and output.
+Django and the libraries are loaded once, and each process is a fork of that: it reads its own
+environment, takes its settings from there, and ends with its own exit code. FD is a socket: JSON
+objects go over it, each after its length, and the files that are a process's standard input,
+output and error.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+import django
+from django.conf import settings
+from django.core.files.storage import storages
+from django.core.files.storage.handler import StorageHandler
+from django.db import connections
+from django.db.utils import ConnectionHandler
+from django.utils.functional import empty
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -29,10 +38,13 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60
 LENGTH_BYTES = 4
 LOADED = """boto3.s3.inject boto3.resources.factory botocore.client botocore.parsers
-    s3transfer.manager storages.backends.s3 django.contrib.admin.options django.db.models
-    django.core.management django.db.backends.sqlite3.base environ isal.igzip orjson tqdm
-    msgspec cryptography.hazmat.primitives.asymmetric.ed25519"""
+    s3transfer.manager isal.igzip tqdm audit.tests.driver
+    audit.management.commands.archive_now audit.management.commands.checkpoint_now
+    audit.management.commands.ingest_events audit.management.commands.rebuild_ledger
+    audit.management.commands.verify_audit
+    cryptography.hazmat.primitives.asymmetric.ed25519"""
 MANAGE = ["manage.py"]
+SETTINGS = "dezky.settings"
 
 
 class Starter:
@@ -163,6 +175,8 @@ def starter() -> Iterator[Starter]:
 def main() -> None:
     """Serve until nobody asks any more."""
     connection = socket.socket(fileno=int(sys.argv[1]))
+    os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
+    django.setup()
     for name in LOADED.split():
         importlib.import_module(name)
     while True:
@@ -205,7 +219,8 @@ def carry_out(env: dict[str, str], command: list[str], numbers: list[int]) -> No
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         tempfile.tempdir = None  # it was found out by another TMPDIR
         os.environ.clear()
-        os.environ.update(env, DJANGO_SETTINGS_MODULE="dezky.settings")
+        os.environ.update(env, DJANGO_SETTINGS_MODULE=SETTINGS)
+        forget_settings()
         if command[:1] == MANAGE:
             from django.core.management import execute_from_command_line
 
@@ -222,6 +237,18 @@ def carry_out(env: dict[str, str], command: list[str], numbers: list[int]) -> No
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)
+
+
+def forget_settings() -> None:
+    """Let Django read its settings anew, and forget what it has made of the ones before."""
+    sys.modules.pop(SETTINGS)
+    known: Any = settings
+    known._wrapped = empty
+    # As they are when they are made: both are the only ones of their kind.
+    connections.__dict__.clear()
+    ConnectionHandler.__init__(connections)
+    storages.__dict__.clear()
+    StorageHandler.__init__(storages)
 
 
 if __name__ == "__main__":

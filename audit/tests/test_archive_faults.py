@@ -19,14 +19,12 @@ from . import fault_proxy as proxies
 from . import reader
 from .fault_proxy import ALWAYS, Act, FaultProxy, drop, refuse, refuse_after_storing
 from .servers import Server
-from .simulator import Site, Template
+from .simulator import SMALL_BATCH_EVENTS, Site, Template
 from .starter import Starter
 
 SERVERS = ("seaweedfs", "juicefs")
 # One will do for a variant of what is met on both, where the fault lets nothing reach the server.
 ONE, OTHER = SERVERS[:1], SERVERS[1:]
-EVENTS = 240
-BATCH_EVENTS = 70  # what is due makes two batches
 JSONL, MANIFEST = ".jsonl.gz", ".manifest.json"
 SLOW = {"AUDIT_COLD_TIMEOUT_SECONDS": "1"}
 READ = {"AUDIT_CONFIRM": "read"}
@@ -45,7 +43,7 @@ class Place(Site):
         self.env.update(
             AUDIT_COLD_ENDPOINT=proxy.endpoint,
             AUDIT_COLD_ATTEMPTS="2",
-            AUDIT_BATCH_MAX_EVENTS=str(BATCH_EVENTS),
+            AUDIT_BATCH_MAX_EVENTS=str(SMALL_BATCH_EVENTS),
         )
 
     def manage(self, *args: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -61,7 +59,7 @@ class Place(Site):
         """See that only what was purged, so many batches, is not in hot as it was given."""
         assert [state for *_, state in self.batches()][:purged] == ["purged"] * purged
         assert {state for *_, state in self.batches()[purged:]} <= {"planned"}
-        end = purged * BATCH_EVENTS
+        end = purged * SMALL_BATCH_EVENTS
         assert self.floor() == end
         hot, given = self.hot(), self.template.records
         for seq in range(end + 1, len(given) + 1):
@@ -77,12 +75,6 @@ class Place(Site):
         """See that what is due is in cold alone, and the whole log reads."""
         assert [state for *_, state in self.batches()] == ["purged", "purged"]
         assert self.read_log().records == self.template.records
-
-
-@pytest.fixture(scope="session")
-def small(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Template:
-    """Make a history that takes no time to archive."""
-    return Template.make(tmp_path_factory.mktemp("small"), EVENTS)
 
 
 @pytest.fixture(params=SERVERS)

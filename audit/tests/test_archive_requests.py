@@ -108,7 +108,7 @@ def test_no_event_is_written_before_the_bucket_was_looked_at(site: Site, how: st
         run.wait_for("^paused")
         assert site.archive()["outcome"] == "busy"
         run.go_on()
-        assert run.finish()[-1].startswith("outcome refused: The bucket holds seq 5,200")
+        assert run.finish()[-1].startswith("outcome refused: The bucket holds seq 1,100")
     else:
         endpoint = site.env["AUDIT_COLD_ENDPOINT"]
         site.env["AUDIT_COLD_ENDPOINT"] = "http://127.0.0.1:9"

@@ -143,7 +143,7 @@ def test_while_the_bucket_does_not_answer_it_waits_and_is_published_later(site: 
     assert rows(site) == [(1, EVENTS, "pending"), (2, EVENTS, "pending")]
     text = site.manage("checkpoint_now")
     assert text.returncode == 3
-    assert b"pending: checkpoint 3 of seq 11,000" in text.stdout
+    assert b"pending: checkpoint 3 of seq 2,600" in text.stdout
     site.endpoint = site.env["AUDIT_COLD_ENDPOINT"] = endpoint
     assert site.checkpoints() == {}
     publish(site)
@@ -198,7 +198,7 @@ def test_what_the_bucket_has_and_a_restored_ledger_has_not_is_adopted(site: Site
     answer = publish(site)
     assert answer["index"] == 5
     assert answer["notes"] == [
-        "Dropped unpublished, the bucket has another of its index: checkpoint 2 of seq 11,009",
+        "Dropped unpublished, the bucket has another of its index: checkpoint 2 of seq 2,609",
         *(f"Adopted from the bucket: {key}" for key in sorted(before)[1:]),
     ]
     assert before.items() <= site.checkpoints().items()
@@ -281,13 +281,13 @@ def test_a_log_that_was_restored_as_a_whole_is_refused_for_what_the_bucket_alone
             answer = make(site)
             assert (answer["outcome"], answer["exit"]) == ("refused", 1)
             assert answer["error"] == (
-                f"{max(site.checkpoints())} in the bucket is signed for seq 11,003, but the hot "
-                "database ends at seq 11,000: hot was rolled back. Restore it from its newest "
+                f"{max(site.checkpoints())} in the bucket is signed for seq 2,603, but the hot "
+                "database ends at seq 2,600: hot was rolled back. Restore it from its newest "
                 "backup."
             )
             assert f"No checkpoint was made: {answer['error']}" in answer["stderr"]
             assert refusals(site) == 1
-    assert "in the bucket is signed for seq 11,00" in (error := ingest(site, code=1))
+    assert "in the bucket is signed for seq 2,60" in (error := ingest(site, code=1))
     assert "hot was rolled back. Nothing is appended; restore it from its newest backup" in error
     assert site.archive()["outcome"] == "refused"
     assert rows(site) == [(1, EVENTS, "pending")]
@@ -315,7 +315,7 @@ def test_hot_rolled_back_behind_a_row_is_refused_and_noted_once_for_when_it_is_r
     for _ in range(2):
         answer = make(site)
         assert (answer["outcome"], answer["exit"]) == ("refused", 1)
-        assert "but a checkpoint is signed for seq 11,003: hot was rolled back" in answer["error"]
+        assert "but a checkpoint is signed for seq 2,603: hot was rolled back" in answer["error"]
         assert refusals(site) == 1
     copy(new, site.hot_database)
     publish(site)
@@ -350,7 +350,7 @@ def test_a_log_whose_tail_was_cut_and_continued_is_refused(site: Site, *, split:
                 f"INSERT INTO hot.audit_{table} SELECT * FROM other.audit_{table}"  # noqa: S608
             )
     words = (
-        "Seq 11,002 in the hot database is not the one for which checkpoint 2 is signed: the log "
+        "Seq 2,602 in the hot database is not the one for which checkpoint 2 is signed: the log "
         "was rolled back and continued, or changed. Nothing is appended; keep the database as it "
         "is, and restore it from its newest backup."
     )
@@ -359,7 +359,7 @@ def test_a_log_whose_tail_was_cut_and_continued_is_refused(site: Site, *, split:
     assert (answer["outcome"], answer["error"]) == ("refused", words)
     answer = make(site)
     assert (answer["outcome"], answer["exit"]) == ("refused", 1)
-    assert "Seq 11,002 in the hot database is not the one for which" in answer["error"]
+    assert "Seq 2,602 in the hot database is not the one for which" in answer["error"]
     assert len(rows(site)) == 2
     assert site.objects() == {}
 
@@ -397,19 +397,19 @@ def test_one_that_an_unknown_key_has_signed_is_followed_by_none(site: Site) -> N
     site.env["AUDIT_SIGNING_KEY"] = ANOTHER_KEY
     answer = make(site)
     assert (answer["outcome"], answer["exit"]) == ("failed", 1)
-    assert answer["error"].startswith("The checkpoint 1 of seq 11,000 is signed by hmac-sha256:k-")
+    assert answer["error"].startswith("The checkpoint 1 of seq 2,600 is signed by hmac-sha256:k-")
     assert "set AUDIT_SIGNING_KEYS so that it has that key, too" in answer["error"]
     assert rows(site) == [(1, EVENTS, "published")]
     assert refusals(site) == 0
 
 
 def test_what_goes_on_being_wrong_is_one_event_in_the_log(site: Site) -> None:
-    edit(site, "UPDATE audit_auditevent SET record = x'7b7d' WHERE seq = 10999")
+    edit(site, "UPDATE audit_auditevent SET record = x'7b7d' WHERE seq = 2599")
     edit(site, "UPDATE audit_checkpoint SET frontier = '[]'")
     for _ in range(4):
         answer = make(site)
         assert (answer["outcome"], answer["exit"]) == ("failed", 1)
-        assert "Seq 10,999 in the hot database was changed" in answer["error"]
+        assert "Seq 2,599 in the hot database was changed" in answer["error"]
         assert refusals(site) == 1
     assert site.own_events_in_hot() == ["checkpoint_refused"]
 

@@ -19,8 +19,12 @@ from typing import Any
 import pytest
 
 from audit import bucket, checkpoints, hotwalk, rebuild, verify
+from audit.coldwalk import ColdWalk, NoBatchError
 from audit.format.names import Kind
-from audit.verify import Asked, NoBatchError, Verified
+from audit.ledgercheck import LedgerCheck
+from audit.pointcheck import PointCheck
+from audit.statecheck import StateCheck
+from audit.verify import Asked, Verified
 from audit.watcher import Step
 
 from . import fault_proxy as proxies
@@ -508,7 +512,13 @@ def test_where_the_log_has_a_database_of_its_own_it_is_ok_and_attacks_are_found(
     assert "log's state is missing" in answer(done)["problems"][0]["message"]
 
 
-MOMENTS = ["_take_ledger", "_listed", "_take_rows", "_cold", "_state"]
+MOMENTS = {
+    "the ledger": (LedgerCheck, "take"),
+    "the bucket's names": (ColdWalk, "listed"),
+    "the rows of checkpoints": (PointCheck, "take"),
+    "cold": (ColdWalk, "go"),
+    "the log's state": (StateCheck, "_state"),
+}
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -517,7 +527,8 @@ def test_what_happens_between_two_looks_is_no_alarm(
 ) -> None:
     """A run begins and ends, and more is taken in, right after each thing that is looked at."""
     place.busy()
-    before = getattr(verify._Verification, moment)
+    owner, look = MOMENTS[moment]
+    before = getattr(owner, look)
     done: list[str] = []
 
     def then(self: Any, *args: Any) -> Any:
@@ -528,7 +539,7 @@ def test_what_happens_between_two_looks_is_no_alarm(
             place.busy()
         return found
 
-    monkeypatch.setattr(verify._Verification, moment, then)
+    monkeypatch.setattr(owner, look, then)
     found = place.assert_ok()
     assert done
     head = place.rows("SELECT head_seq FROM audit_logstate")[0][0]

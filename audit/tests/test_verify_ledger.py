@@ -302,7 +302,9 @@ POINTS: dict[str, tuple[Attack, str, int | None, str]] = {
 def test_what_was_done_to_a_checkpoint_is_found_and_named(scene: Scene, name: str) -> None:
     attack, outcome, seq, words = POINTS[name]
     attack(scene)
-    assert_found(scene.verify(), outcome, seq, words)
+    found = scene.verify()
+    assert_found(found, outcome, seq, words)
+    assert all(line.lower().count("row of ") <= 1 for line in found.report.lines())
 
 
 def test_a_checkpoint_removed_as_row_and_object_is_missing_between_its_neighbours(

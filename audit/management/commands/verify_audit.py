@@ -14,10 +14,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
 from audit import verify
+from audit.coldwalk import NoBatchError
 from audit.format.report import EXIT_CODES, Kind
 from audit.management.entrance import here, interrupt_on_sigterm, positive, who
 from audit.models import ArchiveRun, VerificationRun
-from audit.verify import Asked, NoBatchError, Verified
+from audit.verify import Asked, Verified
 from audit.wording import tiers_line
 
 USAGE = 2
