@@ -16,7 +16,7 @@ from typing import Any
 from . import conf, log
 from .format.chain import leaf_hash, next_link
 from .format.checkpoint import Checkpoint
-from .format.errors import GapError, TamperedError, UnverifiableError
+from .format.errors import EndedKeyError, GapError, TamperedError, UnverifiableError
 from .format.frames import FRAME_EVENTS
 from .format.names import CheckpointName
 from .format.record import parse_time
@@ -35,6 +35,11 @@ def signed(row: CheckpointRow) -> Checkpoint:
     except UnverifiableError as error:
         raise UnverifiableError(
             f"The {row} is {error}: set AUDIT_SIGNING_KEYS so that it has that key, too."
+        ) from None
+    except EndedKeyError as error:
+        raise TamperedError(
+            f"The {row} is {error}: that key's until in AUDIT_SIGNING_KEYS is too early (set it "
+            "to the last day on which it signed), or somebody who has that key signs with it."
         ) from None
     except TamperedError as error:
         raise TamperedError(f"The row of {row} was changed: {error}. {RESTORE}") from None

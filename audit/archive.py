@@ -197,7 +197,7 @@ class _Run:
         head = log.current_state().head_seq
         selection.last_wanted(0, 0, head, self.request.through_seq)
         self.shelf = adoption.Shelf.look(ledger.highest_archived_seq(), head)
-        self.notes += catchup.catch_up()
+        self.notes += catchup.catch_up(to_sign=False)
         self.journal.looked = True
         self.done(Step.LISTED)
         self.journal.chain()

@@ -17,49 +17,119 @@ from .format.errors import AuditError, GapError, TamperedError, UnverifiableErro
 from .format.names import CHECKPOINTS, CheckpointName
 from .models import Checkpoint as Row
 
+MOST_OF_INDEX = 20  # objects that are fetched: whoever can write to the bucket can put any there
+NOTES = 20
+
 
 class OvertakenError(AuditError):
     """Another process has made a checkpoint meanwhile, or has purged what was being read."""
 
 
-def catch_up() -> list[str]:
+def catch_up(*, to_sign: bool) -> list[str]:
     """Adopt what the bucket has and the rows have not; returns notes on what is not adopted.
 
-    Raises RolledBackError where it is signed for a seq beyond the head; TamperedError, GapError,
-    UnverifiableError where it cannot be adopted; UnavailableError.
+    What is no checkpoint of this log's keys is a note. What may be one, newer than the rows, and
+    cannot be adopted (its key is not known, it does not follow, there are two) is a note, too,
+    but not where a checkpoint is to be signed on top of the rows: then that is an error.
+
+    Raises RolledBackError where one is signed for a seq beyond the head, UnavailableError;
+    `to_sign` also TamperedError, GapError, UnverifiableError.
     """
-    notes: list[str] = []
-    prefix = f"{conf.cold_prefix()}/{CHECKPOINTS}"
-    found: dict[int, list[CheckpointName]] = {}
-    for text in storage.names(prefix):
-        if name := CheckpointName.parse(text):
-            found.setdefault(name.index, []).append(name)
+    look = _Look()
     for row in Row.objects.filter(state=Row.State.PENDING).order_by("index"):
-        others = [
-            name for name in found.get(row.index, ()) if not row.sha256.startswith(name.digest)
-        ]
+        others = [name for name in look.names(row.index) if not row.sha256.startswith(name.digest)]
         before = Row.objects.filter(index__lt=row.index).first()
-        if others and _choose(others, before, notes):
+        if others and look.choose(others, before):
             # This one was signed while the bucket could not be asked, and never published.
-            notes.append(f"Dropped unpublished, the bucket has another of its index: {row}")
+            look.done.append(f"Dropped unpublished, the bucket has another of its index: {row}")
             Row.objects.filter(index__gte=row.index, state=Row.State.PENDING).delete()
             break
     before = Row.objects.first()
-    for index in sorted(index for index in found if index > (before.index if before else 0)):
-        if (adopted := _choose(found[index], before, notes)) is not None:
+    for index in look.indexes(after=before.index if before else 0):
+        if (adopted := look.choose(look.names(index), before)) is not None:
             before = _adopt(*adopted)
-            notes.append(f"Adopted from the bucket: {key_of(before)}")
-    return notes
+            look.done.append(f"Adopted from the bucket: {key_of(before)}")
+    if look.doubts and to_sign:
+        raise look.doubts[0]
+    return look.notes()
 
 
-def _choose(
-    names: list[CheckpointName], before: Row | None, notes: list[str]
-) -> tuple[Checkpoint, bytes] | None:
-    """Return the one valid checkpoint of an index that follows a row, None where there is none."""
-    valid: list[tuple[Checkpoint, bytes]] = []
-    for name in names:
+class _Look:
+    """What is found in the bucket, and what is thought of it.
+
+    `doubts`: of what may be a newer checkpoint. `refused`: of what is none.
+    """
+
+    def __init__(self) -> None:
+        """List the bucket; raises UnavailableError."""
+        self._found: dict[int, list[CheckpointName]] = {}
+        for text in storage.names(f"{conf.cold_prefix()}/{CHECKPOINTS}"):
+            if name := CheckpointName.parse(text):
+                self._found.setdefault(name.index, []).append(name)
+        self.done: list[str] = []
+        self.doubts: list[AuditError] = []
+        self.refused: list[str] = []
+
+    def names(self, index: int) -> list[CheckpointName]:
+        """Return the names of an index."""
+        return self._found.get(index, [])
+
+    def indexes(self, after: int) -> list[int]:
+        """Return the indexes after one, in order."""
+        return sorted(index for index in self._found if index > after)
+
+    def notes(self) -> list[str]:
+        """Return what was done, and a bounded number of what was not."""
+        refused = list(dict.fromkeys([*map(str, self.doubts), *self.refused]))
+        more = len(refused) - NOTES
+        return [
+            *self.done,
+            *(f"Not adopted: {text}" for text in refused[:NOTES]),
+            *([f"Not adopted: {more:,} more objects in the bucket."] if more > 0 else []),
+        ]
+
+    def choose(
+        self, names: list[CheckpointName], before: Row | None
+    ) -> tuple[Checkpoint, bytes] | None:
+        """Return the one valid checkpoint of an index that follows a row; None if there is none.
+
+        Raises RolledBackError or UnavailableError.
+        """
+        valid: list[tuple[Checkpoint, bytes]] = []
+        for name in names[:MOST_OF_INDEX]:
+            try:
+                valid += self._read(name, before)
+            except (UnverifiableError, TamperedError, GapError) as error:
+                self.doubts.append(error)
+        if len(valid) > 1:
+            self.doubts.append(
+                TamperedError(
+                    f"Two checkpoints of index {valid[0][0].index:,} are signed and in the "
+                    "bucket: find out who signed which, and keep the wrong one under another name."
+                )
+            )
+        elif not valid and len(names) > MOST_OF_INDEX:
+            # The right one may be among the others.
+            self.doubts.append(
+                UnverifiableError(
+                    f"{len(names):,} objects of checkpoint {names[0].index:,} are in the bucket, "
+                    f"and none of the first {MOST_OF_INDEX} is good: keep the wrong ones under "
+                    "other names."
+                )
+            )
+        return valid[0] if len(valid) == 1 else None
+
+    def _read(self, name: CheckpointName, before: Row | None) -> list[tuple[Checkpoint, bytes]]:
+        """Return a checkpoint that follows a row; none where it is no checkpoint of this log.
+
+        Raises UnverifiableError, TamperedError or GapError where it may be one all the same.
+        """
         key = name.key(conf.cold_prefix())
-        data = storage.read(key, MAX_CHECKPOINT_BYTES)
+        try:
+            data = storage.read(key, MAX_CHECKPOINT_BYTES)
+        except (TamperedError, GapError) as error:
+            self.refused.append(str(error))
+            return []
         try:
             checkpoint = Checkpoint.from_object(name, data, conf.keyring())
         except UnverifiableError as error:
@@ -68,19 +138,13 @@ def _choose(
                 "nobody has it, find out who signed, and keep the object under another name."
             ) from None
         except TamperedError as error:
-            notes.append(f"Not adopted: {key} {error}")
-            continue
+            self.refused.append(f"{key} {error}")
+            return []
         if checkpoint.origin != conf.origin():
-            notes.append(f"Not adopted: {key} is of another log, '{checkpoint.origin}'")
-            continue
+            self.refused.append(f"{key} is of another log, '{checkpoint.origin}'")
+            return []
         _check_place(key, checkpoint, before)
-        valid.append((checkpoint, data))
-    if len(valid) > 1:
-        raise TamperedError(
-            f"Two checkpoints of index {valid[0][0].index:,} are signed and in the bucket: find "
-            "out who signed which, and keep the wrong one under another name."
-        )
-    return valid[0] if valid else None
+        return [(checkpoint, data)]
 
 
 def _check_place(key: str, checkpoint: Checkpoint, before: Row | None) -> None:

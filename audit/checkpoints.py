@@ -31,7 +31,7 @@ from .format.merkle import Frontier, subtrees
 from .format.record import format_time
 from .ledger import Position
 from .log import as_bytes
-from .models import ArchiveBatch, LogState
+from .models import ArchiveBatch, CheckpointRefusal, LogState
 from .models import Checkpoint as Row
 
 TRIES = 5
@@ -96,7 +96,7 @@ def make(*, ask_bucket: bool = True) -> Made:
                     )
                 if reached:
                     _chain(notes)
-                row = _sign()
+                row = _sign(looked=reached)
             except OvertakenError:
                 continue
             published = reached and _publish_new(row, notes)
@@ -139,7 +139,7 @@ def ensure_from(seq: int) -> None:
 def _reach(notes: list[str]) -> bool:
     """Catch up with the bucket and publish what waits; say whether it answered."""
     try:
-        notes += catch_up()
+        notes += catch_up(to_sign=True)
         for row in Row.objects.filter(state=Row.State.PENDING).order_by("index"):
             if not _publish(row, notes):
                 return False
@@ -185,8 +185,11 @@ def _publish(row: Row, notes: list[str]) -> bool:
     return True
 
 
-def _sign() -> Row:
+def _sign(*, looked: bool) -> Row:
     """Sign the head on top of the newest row; returns the new row, which is pending.
+
+    What was refused before is over then, but not where the bucket, which may have been the
+    reason, was not `looked` at.
 
     Raises OvertakenError where another process did so first, or a run has purged meanwhile what
     was looked at.
@@ -219,6 +222,8 @@ def _sign() -> Row:
     try:
         with log.write_transaction(DEFAULT_DB_ALIAS):
             row.save(force_insert=True)
+            if looked:
+                CheckpointRefusal.objects.all().delete()
     except IntegrityError:
         raise OvertakenError("Another checkpoint was made meanwhile.") from None
     return row
@@ -326,9 +331,19 @@ def _extend(tree: Tree, last: int) -> Tree:
 
 
 def _alarm(error: AuditError) -> None:
-    """Say loudly that the log is not the one that was signed, and note it for the log."""
+    """Say loudly that the log is not the one that was signed, and note it for console and log."""
     logger.critical("No checkpoint was made: %s", error)
     now = datetime.now(UTC)
+    text = str(error).encode("utf-8", "replace").decode()[: request.MAX_TEXT]
+    try:
+        with log.write_transaction(DEFAULT_DB_ALIAS):
+            CheckpointRefusal.objects.update_or_create(
+                pk=1,
+                defaults={"error": text, "last": now},
+                create_defaults={"error": text, "last": now, "since": now},
+            )
+    except DatabaseError as failure:
+        logger.warning("That could not be noted for the console: %s", failure)
     digest = sha256(str(error).encode()).hexdigest()[:16]
     try:
         with log.write_transaction(DEFAULT_DB_ALIAS):

@@ -135,6 +135,13 @@ def _settings() -> Iterator[CheckMessage]:
             hint="Begin it with https://, such as https://fsn1.your-objectstorage.com.",
             id="audit.E004",
         )
+    if conf.cold_endpoint_has_user():
+        yield Error(
+            "AUDIT_COLD_ENDPOINT has a user or a password in it.",
+            hint="Leave out all up to the @: the keys are AUDIT_COLD_ACCESS_KEY and "
+            "AUDIT_COLD_SECRET_KEY. Change the password, since it may have been shown.",
+            id="audit.E004",
+        )
     prefix = conf.cold_prefix()
     if not prefix or any(part in {"", ".", ".."} for part in prefix.split("/")):
         yield Error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -20,6 +21,7 @@ SECRETS = frozenset(
     ]
 )
 DIGEST_DIGITS = 16
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def origin() -> str:
@@ -48,6 +50,7 @@ def fingerprint() -> dict[str, Any]:
                 raw = str(value or "").encode("utf-8", "surrogatepass")
                 value = sha256(raw).hexdigest()[:DIGEST_DIGITS] if raw else ""
             found[name] = value
+    found["AUDIT_COLD_ENDPOINT"] = cold_endpoint()
     return found
 
 
@@ -102,8 +105,16 @@ def cold_bucket() -> str:
 
 
 def cold_endpoint() -> str:
-    """Return the URL of the object store."""
-    return str(settings.AUDIT_COLD_ENDPOINT)
+    """Return the URL of the object store, to be shown: never with a user or a password."""
+    url = str(settings.AUDIT_COLD_ENDPOINT or "")
+    scheme = SCHEME.match(url)
+    _, at, rest = url.rpartition("@")
+    return (scheme[0] if scheme and at else "") + rest
+
+
+def cold_endpoint_has_user() -> bool:
+    """Say whether the URL of the object store names a user, which no URL that is shown may."""
+    return "@" in str(settings.AUDIT_COLD_ENDPOINT or "")
 
 
 def cold_keys() -> tuple[str, str]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from django.db import connections
 
@@ -22,7 +24,8 @@ from .log import Claim
 
 FIRST_WAIT_SECONDS = 3.0
 AGAIN_SECONDS = 30.0
-MOST_LOOKED_AT = 20  # of each kind: whoever can write to the bucket can put any names there
+
+Name = TypeVar("Name", CheckpointName, ObjectName)
 
 logger = logging.getLogger(__name__)
 
@@ -34,19 +37,25 @@ class Lookout:
         """Begin without having looked."""
         self._lock = threading.Lock()
         self._pid = 0
+        self._until = 0.0
         self._tried = threading.Event()
         self._known = threading.Event()
         self._claims: Sequence[Claim] = ()
 
     def begin(self) -> None:
-        """Start the thread, the first time; then wait a little for what its first try finds."""
+        """Start the thread, the first time; wait a little until its first try has ended.
+
+        Whoever comes meanwhile waits for what is left of that time: none appends unchecked only
+        because another one came first.
+        """
         with self._lock:
-            if self._pid == os.getpid():
-                return
-            self._pid = os.getpid()  # a forked process has none of the threads before
-            self._tried, self._known = threading.Event(), threading.Event()
-            threading.Thread(target=self._work, name="lookout", daemon=True).start()
-        self._tried.wait(FIRST_WAIT_SECONDS)
+            if self._pid != os.getpid():
+                self._pid = os.getpid()  # a forked process has none of the threads before
+                self._tried, self._known = threading.Event(), threading.Event()
+                self._until = time.monotonic() + FIRST_WAIT_SECONDS
+                threading.Thread(target=self._work, name="lookout", daemon=True).start()
+            tried, left = self._tried, self._until - time.monotonic()
+        tried.wait(max(0.0, left))
 
     def claims(self) -> Sequence[Claim] | None:
         """Return the claims, None while they are not known."""
@@ -75,31 +84,57 @@ class Lookout:
 def look() -> Iterator[Claim]:
     """Yield what the newest checkpoint and the newest manifest that are signed claim.
 
-    A manifest that is no newer than the checkpoint says nothing more. Raises UnavailableError.
+    Whoever can write to the bucket can put any names there: each is looked at, newest first,
+    until one is to be believed. A manifest that is no newer than the checkpoint says nothing
+    more. Raises UnavailableError.
     """
-    prefix, known = conf.cold_prefix(), 0
-    points = map(CheckpointName.parse, storage.names(f"{prefix}/{CHECKPOINTS}"))
-    for point in sorted((name for name in points if name), reverse=True)[:MOST_LOOKED_AT]:
-        key = point.key(prefix)
-        try:
-            data = storage.read(key, MAX_CHECKPOINT_BYTES)
-            checkpoint = Checkpoint.from_object(point, data, conf.keyring())
-        except (TamperedError, UnverifiableError, GapError) as error:
-            logger.warning("Not taken for a claim: %s: %s", key, error)
-            continue
-        if checkpoint.origin == conf.origin():
-            known = checkpoint.seq
-            yield Claim(checkpoint.seq, checkpoint.link.hex(), key)
-            break
-    names = [name for name in map(ObjectName.parse, storage.names(prefix)) if name]
+    prefix, wrong = conf.cold_prefix(), list[str]()
+    points = filter(None, map(CheckpointName.parse, storage.names(f"{prefix}/{CHECKPOINTS}")))
+    point = _first(sorted(points, reverse=True), _of_checkpoint, wrong)
+    if point:
+        yield point
+    known = point.seq if point else 0
+    names = filter(None, map(ObjectName.parse, storage.names(prefix)))
     manifests = [name for name in names if name.kind is Kind.MANIFEST and name.end_seq > known]
     manifests.sort(key=lambda name: name.end_seq, reverse=True)
-    for name in manifests[:MOST_LOOKED_AT]:
-        key = name.key(prefix)
+    if manifest := _first(manifests, _of_manifest, wrong):
+        yield manifest
+    if wrong:
+        logger.error(
+            "In the bucket, %s checkpoints or manifests are not to be believed and claim nothing, "
+            "such as %s. Verify the log, and find out who put them there.",
+            f"{len(wrong):,}",
+            wrong[0],
+        )
+
+
+def _first(
+    names: Iterable[Name], claim_of: Callable[[Name], Claim | None], wrong: list[str]
+) -> Claim | None:
+    """Return the first claim; the keys of what is not to be believed go into `wrong`."""
+    for name in names:
         try:
-            manifest, _ = cold.read_manifest(key)
-        except (TamperedError, UnverifiableError, GapError) as error:
-            logger.warning("Not taken for a claim: %s", error)
+            claim = claim_of(name)
+        except (TamperedError, UnverifiableError, GapError):
+            wrong.append(name.key(conf.cold_prefix()))
             continue
-        yield Claim(manifest.end_seq, manifest.end_link.hex(), key)
-        break
+        if claim:
+            return claim
+    return None
+
+
+def _of_checkpoint(name: CheckpointName) -> Claim | None:
+    """Return what a checkpoint claims, None where it is of another log."""
+    key = name.key(conf.cold_prefix())
+    data = storage.read(key, MAX_CHECKPOINT_BYTES)
+    checkpoint = Checkpoint.from_object(name, data, conf.keyring())
+    if checkpoint.origin != conf.origin():
+        return None
+    return Claim(checkpoint.seq, checkpoint.link.hex(), key)
+
+
+def _of_manifest(name: ObjectName) -> Claim:
+    """Return what a manifest claims."""
+    key = name.key(conf.cold_prefix())
+    manifest, _ = cold.read_manifest(key)
+    return Claim(manifest.end_seq, manifest.end_link.hex(), key)

@@ -238,6 +238,28 @@ class Checkpoint(models.Model):
         return f"checkpoint {self.index:,} of seq {self.seq:,}"
 
 
+class CheckpointRefusal(models.Model):
+    """Why no checkpoint is made any more, and since when; gone once one is made again."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    error = models.TextField()
+    since = models.DateTimeField()
+    last = models.DateTimeField()
+
+    class Meta:
+        """One row."""
+
+        verbose_name = "refusal of a checkpoint"
+        verbose_name_plural = "refusals of a checkpoint"
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(id=1), name="checkpointrefusal_single")
+        ]
+
+    def __str__(self) -> str:
+        """Return when it was refused last."""
+        return f"checkpoint refused, last at {self.last:%Y-%m-%d %H:%M:%S} UTC"
+
+
 class VerificationRun(models.Model):
     """One verification: who asked for it, how far it looked, and what it found.
 

@@ -17,6 +17,7 @@ import re
 import stat
 import sys
 import traceback
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ if sys.version_info < (3, 11):  # noqa: UP036  # an auditor's may be older
 from audit.format.checkpoint import MAX_CHECKPOINT_BYTES, Checkpoint
 from audit.format.errors import AuditError, GapError, TamperedError, UnverifiableError
 from audit.format.examine import examine
+from audit.format.frames import FRAME_BYTES, GZIP_WINDOW
 from audit.format.keys import ED25519, HMAC_SHA256
 from audit.format.names import CHECKPOINTS, CheckpointName, ObjectName
 from audit.format.names import Kind as ObjectKind
-from audit.format.report import EXIT_CODES, Kind, Report, printable
+from audit.format.record import MAX_BYTES, parse
+from audit.format.report import EXIT_CODES, RESTORE, Kind, Report, printable
 from audit.format.signing import Keyring
 from audit.format.walk import Walk
 
@@ -61,28 +64,31 @@ class Folder:
     prefix: str | None = None
 
     @classmethod
-    def find(cls, path: Path) -> Folder:
+    def find(cls, path: Path, *, here: bool = False) -> Folder:
         """Return the folder with the log in it: the one given, or one below, as keys are paths.
 
-        Raises UsageError where there is none, or more than one.
+        `here`: the one given, whatever is below it. Raises UsageError where there is none, or more
+        than one: names alone make no log, and one that is planted must not hide another.
         """
         if not path.is_dir():
             raise UsageError(f"{path} is no folder: give the one that the bucket was copied to.")
+        if here:
+            return cls(path)
         found: list[Path] = []
         for folder, folders, files in os.walk(path, onerror=_unreadable):
             points = os.listdir(Path(folder, CHECKPOINTS)) if CHECKPOINTS in folders else []  # noqa: PTH208  # names alone
-            if any(map(ObjectName.parse, files)) or any(map(CheckpointName.parse, points)):
+            if any(map(_is_manifest, files)) or any(map(CheckpointName.parse, points)):
                 found.append(Path(folder))
-                folders.clear()  # what is below a log is no part of it
+                folders[:] = [name for name in folders if name != CHECKPOINTS]
         if not found:
             raise UsageError(
-                f"{path} has no manifest, no object and no checkpoint in it: give the folder that "
-                "the bucket was copied to."
+                f"{path} has no manifest and no checkpoint in it: give the folder that the bucket "
+                "was copied to."
             )
         if len(found) > 1:
             raise UsageError(
                 f"{path} has {len(found):,} logs in it: give one of "
-                f"{', '.join(map(str, sorted(found)[:5]))}."
+                f"{', '.join(map(str, sorted(found)[:5]))}, with --here."
             )
         return cls(found[0])
 
@@ -124,6 +130,11 @@ class Folder:
             except BaseException:
                 os.close(descriptor)
                 raise
+
+
+def _is_manifest(name: str) -> bool:
+    found = ObjectName.parse(name)
+    return found is not None and found.kind is ObjectKind.MANIFEST
 
 
 def _unreadable(error: OSError) -> NoReturn:
@@ -168,9 +179,51 @@ def verify(
         _hold_against(checkpoint, sha256(kept).hexdigest(), walk)
     examine(walk, walk.batches(), processes=processes, progress=progress)
     walk.foreign_objects()
+    _tell_removed(walk)
+    if not walk.points and not report.manifests.good and not report.problems:
+        report.tell(
+            Kind.UNVERIFIABLE,
+            f"Nothing in {folder.path} is signed, so nothing was verified. Give the folder that "
+            "has the log's manifests and checkpoints.",
+        )
     if walk.place.tree is not None:
         report.root = walk.place.tree.root().hex()
     return report, walk
+
+
+def _tell_removed(walk: Walk) -> None:
+    """Say of objects that follow the last manifest one after another that manifests are gone.
+
+    A run sends an object, its manifest, and only then the next object: one that was stopped leaves
+    one object without a manifest, and never two that follow each other.
+    """
+    signed = max((point.checkpoint.seq for point in walk.points), default=0)
+    following: list[ObjectName] = []
+    for name in walk.unclaimed:
+        after = following[-1].end_seq if following else walk.place.seq
+        if name.start_seq == after + 1 and _begins_there(walk, name):
+            following.append(name)
+    for name in following[:-1]:
+        if name.end_seq <= signed:
+            walk.report.manifests.total += 1
+            walk.report.tell(
+                Kind.GAP,
+                f"Batch {name.start_seq:,}–{name.end_seq:,}: its manifest is missing, its object "
+                f"and the next one's are there. {RESTORE}",
+                name.start_seq,
+                str(name),
+            )
+
+
+def _begins_there(walk: Walk, name: ObjectName) -> bool:
+    """Say whether an object begins with the record of its first seq: anybody can make a name."""
+    try:
+        with walk.store.opened(str(name)) as stream:
+            data = stream.read(FRAME_BYTES)
+        text = zlib.decompressobj(GZIP_WINDOW).decompress(data, MAX_BYTES + 1)
+        return parse(text.partition(b"\n")[0]).get("seq") == name.start_seq
+    except (AuditError, OSError, zlib.error):
+        return False
 
 
 def _kept_checkpoint(kept: bytes, keyring: Keyring) -> Checkpoint:
@@ -281,7 +334,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(f"Stopped by the system: {error}.", as_json)
     except KeyboardInterrupt:
         return _failed("Stopped; nothing can be said about the log.", as_json)
-    except Exception:  # a fault of this program must never look like a verdict
+    except SystemExit:
+        raise
+    except BaseException:  # a fault of this program must never look like a verdict
         traceback.print_exc()
         return _failed("This program failed in a way that nobody foresaw, see above.", as_json)
     return report.exit_code
@@ -291,7 +346,7 @@ def _verify(options: argparse.Namespace) -> tuple[Report, Walk]:
     keyring = Keyring.to_verify(_key_text(options.key), options.require)
     if options.require and not _has(keyring, options.require):
         raise UsageError(f"--require {options.require}: the key file has no key of that kind.")
-    folder = Folder.find(options.folder)
+    folder = Folder.find(options.folder, here=options.here)
     kept = _kept(options.checkpoint)
     with _progress() as progress:
         return verify(
@@ -345,6 +400,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=(HMAC_SHA256, ED25519),
         metavar="ALGORITHM",
         help=f"a signature of this kind on everything: {HMAC_SHA256} or {ED25519}",
+    )
+    parser.add_argument(
+        "--here",
+        action="store_true",
+        help="DIR itself has the log's files; what is in folders below it is no part of the log",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(

@@ -8,9 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 from django.db import DatabaseError
 
-from . import checkpoints, conf, guard, ledger, log, selection, verifications
+from . import conf, guard, ledger, log, selection, verifications
 from .format.errors import AuditError
-from .models import ArchiveBatch, ArchiveRun, Checkpoint, LogState, OwnEvent, VerificationRun
+from .models import (
+    ArchiveBatch,
+    ArchiveRun,
+    Checkpoint,
+    CheckpointRefusal,
+    LogState,
+    VerificationRun,
+)
 
 SHOWN = 5
 PUBLISHED_WITHIN = timedelta(hours=2)
@@ -119,9 +126,11 @@ def _of_checkpoints(status: Status, now: datetime) -> Iterator[str]:
             f"{oldest.at:%Y-%m-%d %H:%M:%S} UTC: run checkpoint_now, which publishes what waits, "
             "or says why it cannot."
         )
-    for noted in OwnEvent.objects.filter(external_id__endswith=f":{checkpoints.REFUSED}")[:SHOWN]:
-        at, data = noted.event.get("occurred_at"), noted.event.get("data", {})
-        yield f"A checkpoint was refused, at {at}: {data.get('error')}"
+    for refusal in CheckpointRefusal.objects.all():
+        yield (
+            f"No checkpoint is made since {refusal.since:%Y-%m-%d %H:%M:%S} UTC (last tried at "
+            f"{refusal.last:%Y-%m-%d %H:%M:%S} UTC): {refusal.error}"
+        )
 
 
 def _of_verifications(status: Status, now: datetime) -> Iterator[str]:

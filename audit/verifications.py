@@ -90,9 +90,10 @@ def over_http(now: datetime) -> VerificationRun | None:
     return next((row for row in rows if not Process.holding(row).is_gone()), None)
 
 
-def last() -> VerificationRun | None:
-    """Return the newest one of the whole log that has ended."""
-    return VerificationRun.objects.filter(batch_seq=None).exclude(outcome=Outcome.RUNNING).first()
+def last(*levels: str) -> VerificationRun | None:
+    """Return the newest one of the whole log that has ended, at any level or at one of these."""
+    ended = VerificationRun.objects.filter(batch_seq=None).exclude(outcome=Outcome.RUNNING)
+    return ended.filter(level__in=levels or Level.values).first()
 
 
 def bad_news() -> Iterator[VerificationRun]:

@@ -14,6 +14,7 @@ from rest_framework import serializers
 
 from audit.format.record import format_time
 from audit.models import ArchiveBatch, ArchiveRun, Checkpoint, VerificationRun
+from audit.verifications import first_problem
 
 
 class Moment(serializers.DateTimeField):
@@ -185,3 +186,22 @@ class VerificationSerializer(serializers.ModelSerializer[VerificationRun]):
         """Return the row's members and the report's."""
         report = {name: instance.report.get(name, none) for name, none in NO_REPORT.items()}
         return {**super().to_representation(instance), **report}
+
+
+class UnresolvedSerializer(serializers.ModelSerializer[VerificationRun]):
+    """A verification whose bad news no later one has put right, in short."""
+
+    serializer_field_mapping = BatchSerializer.serializer_field_mapping
+
+    run = serializers.IntegerField(source="pk")
+    problem = serializers.SerializerMethodField()
+
+    class Meta:
+        """What it found, and its first problem of the worst kind."""
+
+        model = VerificationRun
+        fields = ("run", "level", "outcome", "finished_at", "problem")
+
+    def get_problem(self, row: VerificationRun) -> str:
+        """Return that problem in one line, with its object."""
+        return first_problem(row)

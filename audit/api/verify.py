@@ -22,7 +22,7 @@ from audit.verifications import AlreadyVerifyingError
 from audit.web import verify_for
 
 from .access import MayReadVerifications, MayVerify
-from .serializers import CheckpointSerializer, VerificationSerializer
+from .serializers import CheckpointSerializer, UnresolvedSerializer, VerificationSerializer
 
 Level = VerificationRun.Level
 
@@ -38,13 +38,16 @@ class Verify(APIView):
         return [MayVerify() if self.request.method == "POST" else MayReadVerifications()]
 
     def get(self, request: Request) -> Response:
-        """Return the last verification of the whole log, and what lies where."""
-        last = verifications.last()
+        """Return the last verifications of the whole log, what still counts, what lies where."""
+        last, last_full = verifications.last(), verifications.last(Level.FULL)
+        unresolved = list(verifications.bad_news())
         newest = Checkpoint.objects.defer("document", "frontier").first()
         tiers = with_boundary(Result(Outcome.PLANNED))
         return Response(
             {
                 "last": VerificationSerializer(last).data if last else None,
+                "last_full": VerificationSerializer(last_full).data if last_full else None,
+                "unresolved": UnresolvedSerializer(unresolved, many=True).data,
                 "running": list(verifications.running().values_list("pk", flat=True)),
                 "checkpoint": CheckpointSerializer(newest).data if newest else None,
                 "highest_archived_seq": (

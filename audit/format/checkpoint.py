@@ -19,7 +19,7 @@ from .shape import Shape
 from .signing import Document, Keyring, canonical
 
 MAX_CHECKPOINT_BYTES = 64 * 1024
-CHECKPOINT = Document("checkpoint", time="at", max_bytes=MAX_CHECKPOINT_BYTES)
+CHECKPOINT = Document("checkpoint", ("at",), MAX_CHECKPOINT_BYTES)
 SHAPE = Shape(CHECKPOINT.name)
 
 

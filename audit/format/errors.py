@@ -13,6 +13,10 @@ class TamperedError(AuditError):
     """What is there is not what was signed or chained."""
 
 
+class EndedKeyError(TamperedError):
+    """A document is of a day after the end of a key that signed it."""
+
+
 class UnverifiableError(AuditError):
     """It cannot be said whether a thing is right: a key is not known."""
 

@@ -182,10 +182,12 @@ class Ed25519Key:
 def _ed25519() -> Any:
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # one that is broken may raise whatever it likes
         raise KeyringError(
-            "An Ed25519 key needs the Python package 'cryptography': install it "
-            "(pip install cryptography), or leave that key away."
+            "An Ed25519 key needs the Python package 'cryptography', which is not there or does "
+            "not load: install it (pip install cryptography), or leave that key away."
         ) from None
     return ed25519
 

@@ -16,7 +16,7 @@ from .shape import Shape
 from .signing import Document, Keyring, canonical
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
-MANIFEST = Document("manifest", time="created_at", max_bytes=MAX_MANIFEST_BYTES)
+MANIFEST = Document("manifest", ("created_at", "last_recorded_at"), MAX_MANIFEST_BYTES)
 SHAPE = Shape(MANIFEST.name)
 
 

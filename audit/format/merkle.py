@@ -15,6 +15,7 @@ from hashlib import sha256
 
 NODE_PREFIX = b"\x01"
 EMPTY_ROOT = sha256(b"").digest()
+HASH_BYTES = 32
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
@@ -64,7 +65,8 @@ def subtrees(first: int, leaves: Sequence[bytes]) -> list[bytes]:
 class Frontier:
     """A tree of `size` leaves as the roots of its perfect subtrees, largest first.
 
-    Raises ValueError where the number of hashes does not fit the size.
+    Raises ValueError where the number of hashes does not fit the size, or one is no hash: of two
+    that are joined, a byte could else move from one to the other, and the root stay the same.
     """
 
     size: int = 0
@@ -74,6 +76,8 @@ class Frontier:
         """Refuse what is not a frontier."""
         if self.size < 0 or len(self.hashes) != self.size.bit_count():
             raise ValueError(f"{len(self.hashes)} hashes are no frontier of {self.size} leaves")
+        if any(len(item) != HASH_BYTES for item in self.hashes):
+            raise ValueError(f"a frontier's hashes have {HASH_BYTES} bytes each")
 
     def extend(self, count: int, roots: Iterable[bytes]) -> Frontier:
         """Return the tree with `count` more leaves, given as `subtrees` gives them."""

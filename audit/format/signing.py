@@ -16,7 +16,7 @@ from datetime import date
 from typing import Any
 
 from . import keys as keys_
-from .errors import RecordError, TamperedError, UnverifiableError
+from .errors import EndedKeyError, RecordError, TamperedError, UnverifiableError
 from .keys import HmacKey, Key, KeyringError
 from .record import parse
 from .shape import Shape
@@ -201,7 +201,7 @@ class Keyring:
             if key.algorithm != item.algorithm or not key.verify(message, item.signature):
                 raise TamperedError(f"the signature by {item.key_id[:50]} is not good")
             if day and key.until and day > key.until:
-                raise TamperedError(
+                raise EndedKeyError(
                     f"signed by {item.key_id} on {day}, though that key came to its end on "
                     f"{key.until}"
                 )
@@ -217,11 +217,12 @@ class Keyring:
 class Document:
     """A kind of signed file: an inner object under its own name, and its signatures.
 
-    `time` is the inner object's member that says when it was made.
+    `times` are the inner object's members that say when it was made: a signature is of the latest
+    of these days, since one alone could be dated back.
     """
 
     name: str
-    time: str
+    times: tuple[str, ...]
     max_bytes: int
 
     @property
@@ -236,7 +237,7 @@ class Document:
 
     def seal(self, inner: dict[str, Any], keyring: Keyring) -> bytes:
         """Return the file: the inner object and a signature by each signing key."""
-        day = date.fromisoformat(inner[self.time][:10])
+        day = date.fromisoformat(max(inner[time] for time in self.times)[:10])
         signatures = keyring.sign(self.domain, canonical(inner), day)
         return canonical({self.name: inner, "signatures": [item.to_json() for item in signatures]})
 
@@ -263,7 +264,8 @@ class Document:
         except ValueError:
             raise TamperedError(f"no {self.name}: it holds a float") from None
         signatures = [Signature.from_json(item) for item in given]
-        day = date.fromisoformat(shape.time(inner.get(self.time), self.time)[:10])
+        times = [shape.time(inner.get(time), time) for time in self.times]
+        day = date.fromisoformat(max(times)[:10])
         keyring.verify(self.domain, body, signed_by, signatures, day)
         shape.require(canonical(document) == data, "the document")
         signed: dict[str, Any] = inner

@@ -360,7 +360,6 @@ class Walk(Points):
         manifest = Manifest.from_bytes(data, self.keyring)
         if (manifest.start_seq, manifest.end_seq) != (name.start_seq, name.end_seq):
             raise TamperedError("describes another range than its name says")
-        self._check_day(manifest)
         self._check_origin(manifest.origin)
         folder = manifest.key.rpartition("/")[0]
         if self._prefix is None:
@@ -368,16 +367,6 @@ class Walk(Points):
         if folder != self._prefix:
             raise TamperedError(f"names an object under another prefix, '{folder}'")
         return Found(name, manifest, digest)
-
-    def _check_day(self, manifest: Manifest) -> None:
-        """See that no key signed what was recorded after its end, whatever `created_at` says."""
-        for name in manifest.signed_by:
-            key = self.keyring.known.get(name.partition(":")[2])
-            if key and key.until and manifest.last_recorded_at[:10] > key.until.isoformat():
-                raise TamperedError(
-                    f"signed by {key.key_id}, which came to its end on {key.until}, and holds "
-                    f"events of {manifest.last_recorded_at[:10]}"
-                )
 
     # What is missing, and what is too much -----------------------------------------------------
 

@@ -190,12 +190,13 @@ class Lookout:
 
     def begin(self) -> None:
         """Begin to look, before anything is locked."""
-        if self._look:
-            self._look.begin()
+        if look := self._look:  # another thread may have done with it meanwhile
+            look.begin()
 
     def check(self, state: LogState) -> None:
         """Hold the log against the claims, under the lock; raises RolledBackError."""
-        claims = self._look.claims() if self._look else None
+        look = self._look
+        claims = look.claims() if look else None
         if claims is None:
             return
         for claim in claims:
@@ -203,7 +204,8 @@ class Lookout:
                 raise RolledBackError(
                     f"{claim.key} in the bucket is signed for seq {claim.seq:,}, which the hot "
                     f"database, at seq {state.head_seq:,}, does not have as it was: hot was "
-                    "rolled back. Nothing is appended; restore it from its newest backup."
+                    "rolled back. Nothing is appended; restore it from its newest backup; if that "
+                    "object is wrong, keep it under another name and restart this process."
                 )
         self._look = None  # the head only rises
 

@@ -114,6 +114,24 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="CheckpointRefusal",
+            fields=[
+                ("id", models.SmallIntegerField(default=1, primary_key=True, serialize=False)),
+                ("error", models.TextField()),
+                ("since", models.DateTimeField()),
+                ("last", models.DateTimeField()),
+            ],
+            options={
+                "verbose_name": "refusal of a checkpoint",
+                "verbose_name_plural": "refusals of a checkpoint",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("id", 1)), name="checkpointrefusal_single"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="SeenSettings",
             fields=[
                 ("id", models.SmallIntegerField(default=1, primary_key=True, serialize=False)),

@@ -258,6 +258,147 @@ def test_an_adopted_one_of_what_was_purged_is_held_against_the_cold_tier(
         assert_one_chain(site, 4)
 
 
+# What others put into the bucket -------------------------------------------------------------
+
+
+def put(site: Site, data: bytes, index: int, seq: int = 1, digest: str = "") -> str:
+    """Put an object under the name of a checkpoint; return its key."""
+    name = CheckpointName.of(index, seq, digest or sha256(data).hexdigest())
+    site.bucket.Object(name.key(site.prefix)).put(Body=data)
+    return name.key(site.prefix)
+
+
+def put_signed(site: Site, key: str = "", **changes: Any) -> str:
+    """Put the newest checkpoint with changes, signed by the site's key or another one."""
+    own = site.env["AUDIT_SIGNING_KEY"]
+    ((data,),) = site.rows('SELECT document FROM audit_checkpoint ORDER BY "index" DESC LIMIT 1')
+    old = Checkpoint.from_bytes(data, Keyring([HmacKey.from_base64(own)]))
+    ring = Keyring([HmacKey.from_base64(key or own)])
+    new = replace(old, **changes, signed_by=tuple(ring.signed_by))
+    return put(site, new.to_bytes(ring), new.index, new.seq)
+
+
+@pytest.mark.parametrize("what", ["other bytes", "too large", "another log", "many", "at many"])
+def test_what_is_no_checkpoint_of_this_log_stops_neither_checkpoints_nor_runs(
+    site: Site, what: str
+) -> None:
+    publish(site)
+    mine = site.checkpoints()
+    match what:
+        case "other bytes":
+            put(site, b"{}", 3, digest="0" * 16)
+        case "too large":
+            put(site, b"x" * 70_000, 3)
+        case "another log":
+            put_signed(site, origin="another", index=3, seq=10**6)
+        case "many":
+            for number in range(19):
+                put(site, b"{}", 3, digest=f"{number:016x}")
+        case "at many":
+            for number in range(25):
+                put(site, b"{}", 3 + number)
+    foreign = site.checkpoints().keys() - mine.keys()
+    answer = publish(site)
+    assert (answer["index"], refusals(site)) == (3, 0)
+    notes = [note for note in answer["notes"] if note.startswith("Not adopted: ")]
+    assert all(any(key in note for key in foreign) for note in notes[:20])
+    assert len(notes) == (21 if what == "at many" else len(foreign))
+    if what == "at many":
+        assert notes[20] == "Not adopted: 5 more objects in the bucket."
+    assert site.archive("--max-batches=1")["outcome"] == "archived"
+    site.bucket.delete_objects(Delete={"Objects": [{"Key": key} for key in foreign]})
+    publish(site)
+    assert_one_chain(site, 5)
+
+
+def test_one_that_is_gone_when_it_is_read_stops_nothing(site: Site) -> None:
+    publish(site)
+    key = put(site, b"{}", 3)
+    run = site.driver("checkpoint", "--pause=send:HeadObject")
+    run.wait_for("^paused")
+    site.bucket.Object(key).delete()
+    run.go_on()
+    (line,) = (line for line in run.finish() if line.startswith("made "))
+    assert line.startswith(f'made 3 {EVENTS} True ["Not adopted: GET {key} at ')
+    assert_one_chain(site, 3)
+
+
+@pytest.mark.parametrize("what", ["unknown key", "one between", "too many"])
+def test_nothing_is_signed_on_top_of_what_may_be_newer_and_runs_go_on(
+    site: Site, what: str
+) -> None:
+    """A run needs no new checkpoint for what is signed already."""
+    publish(site)
+    match what:
+        case "unknown key":
+            key = put_signed(site, ANOTHER_KEY, index=9)
+            error = f"{key} is signed by hmac-sha256:k-"
+        case "one between":
+            key = put_signed(site, index=4, previous_sha256="ab" * 32)
+            error = f"{key} comes after checkpoint 2: those between are missing: nothing is signed"
+        case "too many":
+            for number in range(21):
+                put(site, b"{}", 3, digest=f"{number:016x}")
+            error = (
+                "21 objects of checkpoint 3 are in the bucket, and none of the first 20 is good"
+            )
+    answer = make(site)
+    assert (answer["outcome"], answer["exit"]) == ("failed", 1)
+    assert answer["error"].startswith(error)
+    assert refusals(site) == (what == "one between")
+    answer = site.archive("--max-batches=1")
+    assert (answer["outcome"], answer["error"]) == ("archived", None)
+    assert any(note.startswith(f"Not adopted: {error}") for note in answer["notes"])
+    assert any(note.startswith(f"No checkpoint was made: {error}") for note in answer["notes"])
+    assert [index for index, *_ in rows(site)] == [1, 2]
+
+
+def test_one_of_an_unknown_key_hides_none_that_is_signed_beyond_the_head(site: Site) -> None:
+    publish(site)
+    put_signed(site, ANOTHER_KEY, index=3)
+    key = put_signed(site, index=4, seq=EVENTS + 1)
+    for answer in (make(site), site.archive()):
+        assert (answer["outcome"], answer["exit"]) == ("refused", 1)
+        assert answer["error"].startswith(f"{key} in the bucket is signed for seq 2,601, but")
+
+
+def test_another_one_of_an_unknown_key_beside_one_that_waits_is_not_published_over(
+    site: Site,
+) -> None:
+    site.start_empty()
+    publish(site)
+    edit(site, "UPDATE audit_checkpoint SET state = 'pending', published_at = NULL")
+    put_signed(site, ANOTHER_KEY)
+    answer = make(site)
+    assert (answer["outcome"], answer["exit"]) == ("failed", 1)
+    assert "set AUDIT_SIGNING_KEYS so that it has that key, too" in answer["error"]
+    assert rows(site) == [(1, 0, "pending")]
+
+
+def test_one_signed_by_a_clock_that_was_ahead_is_followed_at_its_time(site: Site) -> None:
+    """None goes back: the next would be refused by all that read it."""
+    publish(site)
+    newest = max(site.checkpoints().items())[1]
+    ahead = "2099-01-01T00:00:00.000Z"
+    put_signed(site, index=3, at=ahead, previous_sha256=sha256(newest).hexdigest())
+    for index in (4, 5):
+        answer = publish(site)
+        assert (answer["index"], answer["at"]) == (index, ahead)
+    assert_one_chain(site, 5)
+
+
+def test_other_bytes_that_come_in_its_place_are_seen(site: Site) -> None:
+    """Between the answer that it is there and the look at what is there."""
+    site.start_empty()
+    run = site.driver("checkpoint", "--pause=send:GetObject")
+    run.wait_for("^paused")
+    ((key, data),) = site.checkpoints().items()
+    site.bucket.Object(key).put(Body=bytes(len(data)))
+    run.go_on()
+    assert f"{key} holds other bytes than its name says" in run.finish()[-1]
+    assert rows(site) == [(1, 0, "pending")]
+
+
 # What is not the log that was signed ---------------------------------------------------------
 
 
@@ -292,6 +433,58 @@ def test_a_log_that_was_restored_as_a_whole_is_refused_for_what_the_bucket_alone
     assert site.archive()["outcome"] == "refused"
     assert rows(site) == [(1, EVENTS, "pending")]
     assert site.rows("SELECT max(seq) FROM audit_auditevent") == [(EVENTS,)]
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "manifest"])
+def test_junk_in_the_bucket_does_not_hide_what_it_claims(site: Site, what: str) -> None:
+    """However much of it looks newer."""
+    old = copy(site.database, site.folder / "old")
+    ingest(site)
+    publish(site)
+    if what == "manifest":
+        assert site.archive(f"--through-seq={EVENTS + 1}")["outcome"] == "archived"
+        site.bucket.objects.filter(Prefix=f"{site.prefix}/checkpoints/").delete()
+    for number in range(25):
+        name = f"{site.prefix}/{number + 9_000:020d}-{number + 9_000:020d}-{'0' * 16}"
+        if what == "manifest":
+            site.bucket.Object(f"{name}.manifest.json").put(Body=b"{}")
+        else:
+            put(site, b"{}", 900 + number, digest="0" * 16)
+    junk = "In the bucket, 25 checkpoints or manifests are not to be believed and claim nothing"
+    assert ingest(site).count(junk) == 1
+    copy(old, site.database)
+    error = ingest(site, code=1)
+    assert "in the bucket is signed for seq 2,60" in error
+    assert (
+        "hot was rolled back. Nothing is appended; restore it from its newest backup; if that "
+        "object is wrong, keep it under another name and restart this process."
+    ) in error
+    assert error.count(junk) == 1
+    assert site.rows("SELECT max(seq) FROM audit_auditevent") == [(EVENTS,)]
+
+
+def test_a_log_that_was_restored_as_a_whole_and_continued_is_refused(site: Site) -> None:
+    """It reaches beyond what the bucket claims, and is another one."""
+    old = copy(site.database, site.folder / "old")
+    ingest(site)
+    publish(site)
+    copy(old, site.database)
+    prefix, site.env["AUDIT_COLD_PREFIX"] = site.prefix, f"{site.prefix}-elsewhere"
+    ingest(site, 5)
+    site.env["AUDIT_COLD_PREFIX"] = prefix
+    error = ingest(site, code=1)
+    assert (
+        f"{max(site.checkpoints())} in the bucket is signed for seq 2,603, which the hot "
+        "database, at seq 2,605, does not have as it was: hot was rolled back."
+    ) in error
+    assert site.rows("SELECT max(seq) FROM audit_auditevent") == [(EVENTS + 5,)]
+
+
+def test_what_another_log_has_in_the_bucket_is_no_claim_of_this_one(site: Site) -> None:
+    publish(site)
+    put_signed(site, origin="another", index=99, seq=10**6)
+    ingest(site)
+    assert site.rows("SELECT max(seq) FROM audit_auditevent") == [(EVENTS + 3,)]
 
 
 def test_a_bucket_that_does_not_answer_holds_no_ingest_up(site: Site) -> None:

@@ -67,6 +67,8 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("E004", "AUDIT_COLD_ACCESS_KEY", "", "not configured: AUDIT_COLD_ACCESS_KEY missing"),
     ("E004", "AUDIT_COLD_SECRET_KEY", "", "not configured: AUDIT_COLD_SECRET_KEY missing"),
     ("E004", "AUDIT_COLD_ENDPOINT", "localhost:9000", "AUDIT_COLD_ENDPOINT is not a URL"),
+    ("E004", "AUDIT_COLD_ENDPOINT", "https://user:word@s3.example.eu", "has a user or a password"),
+    ("E004", "AUDIT_COLD_ENDPOINT", "https://user@s3.example.eu", "has a user or a password"),
     ("E005", "AUDIT_COLD_PREFIX", "", "AUDIT_COLD_PREFIX '' is empty"),
     ("E005", "AUDIT_COLD_PREFIX", "/", "AUDIT_COLD_PREFIX '' is empty"),
     ("E005", "AUDIT_COLD_PREFIX", "a/../b", "AUDIT_COLD_PREFIX 'a/../b' is empty or has"),

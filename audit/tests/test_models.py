@@ -9,7 +9,15 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
-from audit.models import ArchiveBatch, ArchiveRun, AuditEvent, EventKey, Lease, LogState
+from audit.models import (
+    ArchiveBatch,
+    ArchiveRun,
+    AuditEvent,
+    CheckpointRefusal,
+    EventKey,
+    Lease,
+    LogState,
+)
 
 from .factories import ledger_row
 
@@ -65,6 +73,11 @@ def test_the_floor_may_be_at_either_end(floor: int) -> None:
 
 def test_a_state_says_where_the_log_ends(state: LogState) -> None:
     assert str(state) == "head 10, floor 4"
+
+
+def test_there_is_one_refusal_of_a_checkpoint_and_no_other() -> None:
+    CheckpointRefusal.objects.create(error="x", since=NOW, last=NOW)
+    refused("checkpointrefusal_single", CheckpointRefusal, id=2)
 
 
 # Events and keys ---------------------------------------------------------------------------

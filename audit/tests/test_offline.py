@@ -270,12 +270,27 @@ def test_manifests_that_are_missing_at_the_end_are_told_of(verify: Verify, log: 
     assert any("seq 6,401–7,300" in limit for limit in answer.json["limits"])
 
 
-def test_no_manifest_at_all_is_told_of(verify: Verify, log: SignedLog) -> None:
+def test_no_manifest_at_all_is_a_gap_of_each_batch_but_the_last(
+    verify: Verify, log: SignedLog
+) -> None:
+    """The last one may be what a run that was stopped has left."""
     log.remove(*log.manifest_names)
     answer = verify(log)
+    assert (answer.outcome, answer.code) == ("gap", 3)
+    assert [item["seq"] for item in answer.problems] == [
+        int(name[:20]) for name in log.manifest_names[:-1]
+    ]
     assert answer.json["events"] == 0
     assert any("Seq 1–7,800" in limit for limit in answer.json["limits"])
     assert any("seq 1–1,500, 1,501–2,100" in limit for limit in answer.json["limits"])
+
+
+def test_where_nothing_is_signed_nothing_is_fine(verify: Verify, log: SignedLog) -> None:
+    """A file with the name of a checkpoint alone, or of a manifest, makes no log."""
+    log.remove(*log.manifest_names, *log.point_names, *log.object_names)
+    log.files[f"checkpoints/{1:012d}-{0:020d}-{'0' * 16}.txt"] = b""
+    log.files[f"{1:020d}-{9:020d}-{'0' * 16}.manifest.json"] = b""
+    assert verify(log).code in {1, 2}
 
 
 @pytest.mark.parametrize("index", [1, 4, 9])

@@ -195,15 +195,30 @@ def test_two_logs_in_one_folder_are_too_many(
     said = capsys.readouterr().err
     assert code == 2
     assert said.startswith("unverifiable: ")
-    assert f"2 logs in it: give one of {tmp_path}/copy/one, {tmp_path}/copy/two." in said
+    assert (
+        f"2 logs in it: give one of {tmp_path}/copy/one, {tmp_path}/copy/two, with --here." in said
+    )
 
 
-def test_what_looks_like_a_log_below_a_log_is_no_part_of_it(
+def test_what_looks_like_a_log_below_a_log_is_no_part_of_it_if_that_is_said(
     small: SignedLog, tmp_path: Path, keys: str, capsys: Captured
 ) -> None:
     small.write(tmp_path / "copy")
     small.write(tmp_path / "copy" / "below")
-    assert outcome(capsys, tmp_path / "copy", "--key", keys) == (0, "ok")
+    assert outcome(capsys, tmp_path / "copy", "--key", keys) == (2, "unverifiable")
+    assert outcome(capsys, tmp_path / "copy", "--key", keys, "--here") == (0, "ok")
+
+
+@pytest.mark.parametrize("name", ["jsonl.gz", "manifest.json"])
+def test_a_name_that_is_planted_above_a_log_does_not_hide_it(
+    small: SignedLog, tmp_path: Path, keys: str, capsys: Captured, name: str
+) -> None:
+    small.write(tmp_path / "copy" / "audit" / "v1")
+    (tmp_path / "copy" / "audit" / "v1" / small.manifest_names[0]).unlink()
+    (tmp_path / "copy" / f"{1:020d}-{1:020d}-{'0' * 16}.{name}").write_text("")
+    assert outcome(capsys, tmp_path / "copy", "--key", keys) != (0, "ok")
+    found = outcome(capsys, tmp_path / "copy" / "audit" / "v1", "--key", keys)
+    assert found == (3, "gap")
 
 
 def test_a_folder_of_checkpoints_that_is_a_link(
@@ -223,8 +238,8 @@ def test_a_folder_of_checkpoints_that_is_a_link(
     ("make", "said"),
     [
         (None, "is no folder: give the one"),
-        ([], "has no manifest, no object and no checkpoint in it"),
-        (["notes.txt", "manifest.json", "0-1.jsonl.gz"], "has no manifest, no object and no"),
+        ([], "has no manifest and no checkpoint in it"),
+        (["notes.txt", "manifest.json", "0-1.jsonl.gz"], "has no manifest and no checkpoint"),
         ("file", "is no folder: give the one"),
     ],
     ids=["missing", "empty", "of other things", "a file"],

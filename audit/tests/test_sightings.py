@@ -449,3 +449,21 @@ def test_every_secret_among_the_settings_is_known_as_one() -> None:
     secrets = set(re.findall(r'env\.secret\("((?:AUDIT|ARCHIVE)_\w+)"\)', text))
     assert secrets == conf.SECRETS
     assert os.environ["AUDIT_SIGNING_KEY"] not in str(conf.fingerprint())
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("https://s3.example.eu:9000/path", "https://s3.example.eu:9000/path"),
+        ("https://user:pass-word@s3.example.eu", "https://s3.example.eu"),
+        ("https://user:pass-@-word@s3.example.eu", "https://s3.example.eu"),
+        ("https://user:pass-/-word@s3.example.eu", "https://s3.example.eu"),
+        ("user:pass-word@s3.example.eu", "s3.example.eu"),
+        ("user:pass-word@https://s3.example.eu", "https://s3.example.eu"),
+        ("", ""),
+    ],
+)
+def test_the_endpoint_is_never_shown_with_a_user(settings: Any, given: str, shown: str) -> None:
+    """A system check refuses it; what starts without one shows it no more than the others."""
+    settings.AUDIT_COLD_ENDPOINT = given
+    assert conf.cold_endpoint() == conf.fingerprint()["AUDIT_COLD_ENDPOINT"] == shown

@@ -17,8 +17,8 @@ from audit.models import (
     ArchiveRun,
     AuditEvent,
     Checkpoint,
+    CheckpointRefusal,
     LogState,
-    OwnEvent,
     VerificationRun,
 )
 
@@ -125,16 +125,43 @@ def test_what_is_purged_while_it_is_looked_for_is_no_problem(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_refused_checkpoint_is_a_problem_until_it_is_in_the_log(signed: Checkpoint) -> None:
+def test_a_refused_checkpoint_is_a_problem_until_one_is_made_again(signed: Checkpoint) -> None:
+    """However often it is refused, and whether or not the event of it is in the log by now."""
     log.append(drafts(2))
+    record = AuditEvent.objects.get(seq=4).record
     AuditEvent.objects.filter(seq=4).update(record=b"{}")
-    with pytest.raises(TamperedError):
-        checkpoints.make()
-    at = OwnEvent.objects.get().event["occurred_at"]
-    (problem,) = status.read().problems
-    assert problem.startswith(f"A checkpoint was refused, at {at}: Seq 4 in the hot database was")
-    request.chain()
+    times = []
+    for _ in range(3):
+        with pytest.raises(TamperedError):
+            checkpoints.make()
+        refusal = CheckpointRefusal.objects.get()
+        times.append((refusal.since, refusal.last))
+        (problem,) = status.read().problems
+        assert problem.startswith(
+            f"No checkpoint is made since {refusal.since:%Y-%m-%d %H:%M:%S} UTC (last tried at "
+            f"{refusal.last:%Y-%m-%d %H:%M:%S} UTC): Seq 4 in the hot database was changed"
+        )
+        request.chain()
+    assert len({since for since, _ in times}) == 1
+    assert [last for _, last in times] == sorted({last for _, last in times})
+    assert str(refusal) == f"checkpoint refused, last at {refusal.last:%Y-%m-%d %H:%M:%S} UTC"
+    AuditEvent.objects.filter(seq=4).update(record=record)
+    checkpoints.make(ask_bucket=False)  # the bucket may have been the reason
+    assert CheckpointRefusal.objects.get() == refusal
+    checkpoints.make()
+    assert not CheckpointRefusal.objects.exists()
     assert status.read().problems == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_it_was_refused_for_last_is_what_is_shown(signed: Checkpoint) -> None:
+    log.append(drafts(2))
+    for seq in (5, 4):
+        AuditEvent.objects.filter(seq=seq).update(record=b"{}")
+        with pytest.raises(TamperedError):
+            checkpoints.make()
+        (problem,) = status.read().problems
+        assert f"Seq {seq} in the hot database was changed" in problem
 
 
 # Verifications -------------------------------------------------------------------------------

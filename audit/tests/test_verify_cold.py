@@ -220,7 +220,7 @@ SIGNED_ANEW: dict[str, tuple[Callable[[Scene], bytes], str]] = {
     "by a key past its end": (ended, "though that key came to its end"),
     "by a key past its end, dated back": (
         lambda scene: ended(scene, created_at="2025-12-31T00:00:00.000Z"),
-        "which came to its end",
+        "though that key came to its end",
     ),
     "stripped of one of two signatures": (stripped, "but carries signatures by"),
     "stripped of one, and of its place in the list": (

@@ -156,6 +156,14 @@ def other_link(scene: Scene) -> bytes:
     return sha256(scene.checkpoint(3).link).digest()
 
 
+def remove_and_call_pending(scene: Scene) -> None:
+    """One after it is published, so that it was, too, whatever its row says."""
+    scene.remove(scene.point_key(2))
+    scene.run(
+        """UPDATE audit_checkpoint SET state = 'pending', published_at = NULL WHERE "index" = 2"""
+    )
+
+
 POINTS: dict[str, tuple[Attack, str, int | None, str]] = {
     "two of one seq with different links": (
         lambda scene: scene.add_checkpoint(3, link=other_link(scene)),
@@ -289,6 +297,18 @@ POINTS: dict[str, tuple[Attack, str, int | None, str]] = {
         COLD + 2,
         "was changed",
     ),
+    "its row's frontier edited": (
+        sql("""UPDATE audit_checkpoint SET frontier = '["00"]' WHERE "index" = 2"""),
+        "tampered",
+        COLD + 2,
+        "its frontier does not make its signed root",
+    ),
+    "its object removed and its row called pending": (
+        remove_and_call_pending,
+        "gap",
+        COLD + 2,
+        "is missing from the bucket",
+    ),
     "its object's bytes edited": (
         lambda scene: scene.put(scene.point_key(2), b"{}"),
         "tampered",
@@ -316,6 +336,27 @@ def test_a_checkpoint_removed_as_row_and_object_is_missing_between_its_neighbour
     assert_found(found, "gap", None, "Checkpoint 1 is missing")
     assert_found(found, "gap", None, "Checkpoint 2 is missing")
     assert [problem.kind for problem in found.report.problems] == ["gap", "gap"]
+
+
+def test_one_that_waits_and_was_overtaken_by_one_in_the_bucket_is_no_tampering(
+    scene: Scene,
+) -> None:
+    """It was signed on top of restored rows while the bucket could not be asked."""
+    scene.run('DELETE FROM audit_checkpoint WHERE "index" > 1')
+    scene.add_checkpoint(1, obj=False, at=scene.checkpoint(3).at)
+    scene.run(
+        """UPDATE audit_checkpoint SET state = 'pending', published_at = NULL WHERE "index" = 2"""
+    )
+    found = scene.verify()
+    assert {problem.kind for problem in found.report.problems} == {"gap"}  # the rows of 2 and 3
+    assert any("Not published, the bucket has another" in note for note in found.report.notes)
+
+
+def test_a_key_that_ended_before_it_signed_is_said_to_have_ended(scene: Scene) -> None:
+    scene.keys = f"{ONE}:until=2026-01-01,+{TWO}:until=2026-01-01"
+    found = scene.verify()
+    assert_found(found, "tampered", COLD + 2, "until in AUDIT_SIGNING_KEYS is too early")
+    assert not any("was changed" in problem.message for problem in found.report.problems)
 
 
 def test_a_checkpoint_signed_for_another_log_than_cold_holds_is_found(scene: Scene) -> None:

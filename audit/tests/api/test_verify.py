@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +24,7 @@ from .conftest import EMPTY, RUN, Program, issue
 pytestmark = pytest.mark.django_db(transaction=True)
 VERIFY = "/audit/verify"
 JSON = "application/json"
+HANDBOOK = Path(__file__).parents[3] / "docs/operate.md"
 cold = pytest.mark.usefixtures("cold")
 
 
@@ -40,6 +45,8 @@ def ask(program: Program, body: Any = "") -> Any:
 def test_before_the_first_one_there_is_none(auditor: Program) -> None:
     assert auditor.get(VERIFY) == {
         "last": None,
+        "last_full": None,
+        "unresolved": [],
         "running": [],
         "checkpoint": None,
         "highest_archived_seq": 0,
@@ -75,6 +82,71 @@ def test_one_that_runs_does_not_hide_how_the_last_one_ended(auditor: Program) ->
     assert (found["last"]["run"], found["running"]) == (ended, [running.pk])
     assert auditor.get(f"{VERIFY}/runs/{running.pk}")["outcome"] == "running"
     assert auditor.get(f"{VERIFY}/runs/{one_batch.pk}")["batch_seq"] == 1
+
+
+@cold
+def test_one_of_the_manifests_hides_nothing_that_a_full_one_has_found(auditor: Program) -> None:
+    bad = ended(
+        outcome="tampered",
+        report={"problems": [{"kind": "tampered", "seq": 3, "object": "a.gz", "message": "Bad."}]},
+    )
+    assert ask(auditor).json()["outcome"] == "ok"
+    found = auditor.get(VERIFY)
+    assert (found["last"]["outcome"], found["last"]["level"]) == ("ok", "manifests")
+    assert found["last_full"] == auditor.get(f"{VERIFY}/runs/{bad.pk}")
+    assert found["unresolved"] == [
+        {
+            "run": bad.pk,
+            "level": "full",
+            "outcome": "tampered",
+            "finished_at": found["last_full"]["finished_at"],
+            "problem": "a.gz: Bad.",
+        }
+    ]
+    assert ask(auditor, {"level": "full"}).json()["outcome"] == "ok"
+    assert auditor.get(VERIFY)["unresolved"] == []
+
+
+def test_the_last_full_one_is_of_the_whole_log_and_has_ended(auditor: Program) -> None:
+    full = ended(outcome="ok")
+    ended(outcome="ok", batch_seq=1)
+    ended(outcome="ok", level="manifests")
+    verification(trigger="command")
+    found = auditor.get(VERIFY)
+    assert found["last_full"]["run"] == full.pk
+    assert found["last_full"]["finished_at"].endswith("Z")
+
+
+def ended(**members: Any) -> VerificationRun:
+    return verification(trigger="command", finished_at=datetime.now(UTC), **members)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "level", "days", "good"),
+    [
+        ("ok", "full", 7, True),
+        ("ok", "full", 9, False),
+        ("ok", "manifests", 0, False),
+        ("gap", "full", 0, False),
+        ("unverifiable", "full", 0, False),
+    ],
+)
+def test_the_handbook_s_monitoring_goes_red(
+    auditor: Program, outcome: str, level: str, days: int, good: bool
+) -> None:
+    program_of = re.search(r"jq -es '(.*?)'", HANDBOOK.read_text(encoding="utf-8"), re.DOTALL)
+    jq = shutil.which("jq")
+    assert program_of is not None
+    if jq is None:
+        pytest.skip("there is no jq here")
+    at = datetime.now(UTC) - timedelta(days=days)
+    verification(trigger="command", outcome=outcome, level=level, finished_at=at)
+    ended(outcome="ok", level="manifests")  # which puts right what it looks at alone
+    for text, green in ((json.dumps(auditor.get(VERIFY)), good), ("", False), ("{}", False)):
+        done = subprocess.run(
+            [jq, "-es", program_of[1]], input=text.encode(), capture_output=True, check=False
+        )
+        assert (done.returncode == 0) == green, done.stderr
 
 
 def test_one_that_is_not_there_is_not_found(auditor: Program) -> None:

@@ -382,7 +382,7 @@ def test_without_cryptography_hmac_works_and_ed25519_says_what_it_needs() -> Non
     )
     assert done.stderr == ""
     sentence = (
-        "An Ed25519 key needs the Python package 'cryptography': install it "
-        "(pip install cryptography), or leave that key away."
+        "An Ed25519 key needs the Python package 'cryptography', which is not there or does not "
+        "load: install it (pip install cryptography), or leave that key away."
     )
     assert done.stdout.splitlines() == [sentence] * 4 + ["k-2"]

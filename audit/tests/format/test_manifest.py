@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import date
 from hashlib import sha256
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.format.errors import AuditError, TamperedError, UnverifiableError
+from audit.format.errors import AuditError, EndedKeyError, TamperedError, UnverifiableError
+from audit.format.keys import KeyringError
 from audit.format.manifest import MANIFEST, MAX_MANIFEST_BYTES, Manifest
 from audit.format.merkle import Frontier
 from audit.format.signing import Keyring, canonical
-from audit.tests.factories import Batch, batch, keyring
+from audit.tests.factories import Batch, batch, key, keyring
 
 RING = keyring("a")
 BATCH = batch(3, after=1_023)  # two frames: one ends at 1,024
@@ -440,3 +442,16 @@ def test_another_spelling_of_the_same_file_is_refused(data: bytes) -> None:
     """What is signed is the inner object; the file around it has one form only."""
     assert json.loads(data) == json.loads(DATA)
     assert isinstance(error_of(data), TamperedError)
+
+
+def test_no_key_signs_events_of_a_day_after_its_end_whatever_the_batch_says_of_itself() -> None:
+    """Whoever reads it would have to call it tampered."""
+    ring = Keyring([replace(key(), until=date(2026, 1, 2))])
+    good = batch().manifest
+    assert Manifest.from_bytes(good.to_bytes(ring), ring) == good
+    later = replace(good, last_recorded_at="2026-01-03T00:00:00.000Z")
+    with pytest.raises(KeyringError, match="has come to its end, 2026-01-02"):
+        later.to_bytes(ring)
+    signed = later.to_bytes(keyring())
+    with pytest.raises(EndedKeyError, match="on 2026-01-03, though that key came to its end"):
+        Manifest.from_bytes(signed, ring)

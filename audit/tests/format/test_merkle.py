@@ -151,3 +151,13 @@ def test_a_changed_or_swapped_leaf_changes_the_root(count: int, data: st.DataObj
     if count > 1:
         swapped = leaves[::-1]
         assert Frontier().extend(count, subtrees(0, swapped)).root() != root
+
+
+def test_a_byte_that_moves_from_one_hash_to_the_next_makes_no_frontier() -> None:
+    """What is joined and hashed would be the same, and so would the root; the next ones not."""
+    whole = Frontier().extend(3, subtrees(0, [leaf_hash(bytes([n])) for n in range(3)]))
+    left, right = whole.hashes
+    with pytest.raises(ValueError, match="32 bytes"):
+        Frontier(3, (left + right[:1], right[1:]))
+    with pytest.raises(ValueError, match="32 bytes"):
+        Frontier.from_hex(3, [(left + right[:1]).hex(), right[1:].hex()])

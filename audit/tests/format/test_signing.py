@@ -316,7 +316,7 @@ def test_ed25519_signs_the_same_bytes_the_same_way() -> None:
 
 LAST = date(2026, 6, 30)
 NEXT = LAST + timedelta(days=1)
-NOTE = Document("note", time="at", max_bytes=10_000)
+NOTE = Document("note", ("at",), 10_000)
 
 
 def ending(name: str) -> HmacKey:

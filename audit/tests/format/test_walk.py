@@ -19,7 +19,7 @@ from audit.format.examine import examine
 from audit.format.report import MOST_NOTES, MOST_PROBLEMS, Kind, Report, printable
 from audit.format.walk import Expected, Walk
 from audit.tests.factories import ORIGIN
-from audit.tests.signed_log import PREFIX, SignedLog
+from audit.tests.signed_log import PREFIX, SignedLog, record
 
 
 @dataclass
@@ -142,6 +142,18 @@ def test_rows_that_overlap(log: SignedLog) -> None:
     report = walked(log, rows)
     assert places(report) == [("tampered", 8, None)]
     assert "rebuild_ledger" in report.problems[0].message
+
+
+def test_a_batch_that_goes_on_from_another_log_and_is_signed_to_follow_this_one() -> None:
+    """The same records after other ones: everything fits but the link before them."""
+    log = SignedLog((5, 5, 5), (0, 7))
+    other = SignedLog(
+        (5, 5, 5), (), make=lambda seq: record(seq, tenant="birch" if seq <= 10 else "alder")
+    ).manifests[2]
+    log.sign(3, start_link=other.start_link, end_link=other.end_link, frames=other.frames)
+    report = walked(log, {})
+    assert places(report) == [("tampered", 11, log.manifest_names[2])]
+    assert "does not continue the link of seq 10" in report.problems[0].message
 
 
 def test_a_batch_under_another_prefix_than_the_store_s(log: SignedLog) -> None:
