@@ -4,7 +4,8 @@
 #   ./scripts/lock.sh             keeps the pinned versions that still fit the sources
 #   ./scripts/lock.sh --upgrade   takes the newest versions that the sources allow
 #
-# The locks name no package index: they install from whichever one pip is set up for.
+# Extras stay in the locks: pip asks for an extra of a package at the newest version otherwise, which
+# is not the pinned one as soon as there is a newer. The locks name no package index: they install from whichever one pip is set up for.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +18,7 @@ lock() {
     local source=$1 target=$2
     shift 2
     "$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-        --no-emit-index-url --custom-compile-command ./scripts/lock.sh \
+        --no-strip-extras --no-emit-index-url --custom-compile-command ./scripts/lock.sh \
         "$source" --output-file "$target" "$@"
 }
 
