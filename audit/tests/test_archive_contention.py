@@ -154,10 +154,7 @@ def test_a_run_stalled_there_and_overtaken_changes_nothing_when_it_wakes(
     site: Site, step: str
 ) -> None:
     before = site.template.records
-    # One batch, so that no lane is amid a transaction while another has paused.
-    stalled = site.driver("archive", f"--pause=step:{step}", "--max-batches=1")
-    stalled.wait_for("^paused")
-    stalled.signal(signal.SIGSTOP)
+    stalled = stall(site, f"step:{step}")
     assert take_over(site)["outcome"] == "archived"
     state = site.rows("SELECT * FROM audit_archivebatch ORDER BY id"), site.hot_seqs()
     lines = wake(stalled)
