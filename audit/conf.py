@@ -137,11 +137,6 @@ def cold_attempts() -> int:
     return int(settings.AUDIT_COLD_ATTEMPTS)
 
 
-def checkpoint_minutes() -> int:
-    """Return how many minutes lie between two checkpoints that nobody asked for."""
-    return int(settings.AUDIT_CHECKPOINT_MINUTES)
-
-
 def dedup_days() -> int:
     """Return for how many days what was seen is remembered."""
     return int(settings.AUDIT_DEDUP_DAYS)

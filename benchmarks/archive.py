@@ -19,7 +19,6 @@ the same bytes.
 from __future__ import annotations
 
 import argparse
-import json
 import sqlite3
 import sys
 from contextlib import closing
@@ -30,7 +29,14 @@ from typing import Any
 if __package__ in {None, ""}:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.workbench import BenchError, Workbench, checkpoint, progress, remove_database
+from benchmarks.workbench import (
+    BenchError,
+    Workbench,
+    checkpoint,
+    present,
+    progress,
+    remove_database,
+)
 
 WAYS = ("ours", "straightforward", "floor")
 MEGABYTE = 1_000_000
@@ -42,16 +48,7 @@ Measured = dict[str, Any]
 def main() -> int:
     """Measure, print, return the exit code."""
     arguments = parse()
-    try:
-        report = measure(arguments)
-    except BenchError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped; everything temporary is gone.\n")
-        return 130
-    print(json.dumps(report) if arguments.json else as_table(report))
-    return 0
+    return present(lambda: measure(arguments), as_table, arguments.json)
 
 
 def parse() -> argparse.Namespace:

@@ -17,7 +17,6 @@ After each of them the database must hold every event once, up to the head of it
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sqlite3
 import sys
@@ -35,6 +34,7 @@ from benchmarks.workbench import (
     Child,
     Workbench,
     checkpoint,
+    present,
     progress,
     remove_database,
 )
@@ -54,16 +54,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.events < WRITERS:
         parser.error(f"--events: from {WRITERS} up")
-    try:
-        report = measure(arguments.events)
-    except BenchError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped; everything temporary is gone.\n")
-        return 130
-    print(json.dumps(report) if arguments.json else as_text(report))
-    return 0
+    return present(lambda: measure(arguments.events), as_text, arguments.json)
 
 
 def measure(events: int) -> Measured:

@@ -27,7 +27,7 @@ from typing import Any
 if __package__ in {None, ""}:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.workbench import ROOT, BenchError, Workbench, progress
+from benchmarks.workbench import ROOT, BenchError, Workbench, present, progress
 
 MEGABYTE = 1_000_000
 LOOK_SECONDS = 0.1
@@ -40,16 +40,7 @@ Measured = dict[str, Any]
 def main() -> int:
     """Measure, print, return the exit code."""
     arguments = parse()
-    try:
-        report = measure(arguments)
-    except BenchError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped; everything temporary is gone.\n")
-        return 130
-    print(json.dumps(report) if arguments.json else as_table(report))
-    return 0
+    return present(lambda: measure(arguments), as_table, arguments.json)
 
 
 def parse() -> argparse.Namespace:

@@ -17,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
@@ -190,6 +191,22 @@ class Child:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+
+def present(
+    measure: Callable[[], dict[str, Any]], as_table: Callable[[dict[str, Any]], str], as_json: bool
+) -> int:
+    """Measure, print the report, return the exit code: what every benchmark ends with."""
+    try:
+        report = measure()
+    except BenchError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped; everything temporary is gone.\n")
+        return 130
+    print(json.dumps(report) if as_json else as_table(report))
+    return 0
 
 
 def checkpoint(path: Path) -> None:

@@ -4,8 +4,9 @@
 #   ./scripts/lock.sh             keeps the pinned versions that still fit the sources
 #   ./scripts/lock.sh --upgrade   takes the newest versions that the sources allow
 #
-# Extras stay in the locks: pip asks for an extra of a package at the newest version otherwise, which
-# is not the pinned one as soon as there is a newer. The locks name no package index: they install from whichever one pip is set up for.
+# Extras stay in the locks: else pip asks for a package with its extra at the newest version, which is
+# not the pinned one as soon as there is a newer.
+# The locks name no package index: they install from whichever one pip is set up for.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -109,11 +109,15 @@ class Command(BaseCommand):
         bar: tqdm[Any] = tqdm(
             unit=" events", unit_scale=True, leave=False, disable=True if json else None
         )
+
+        def advance(events: int) -> None:
+            bar.update(events)
+
         try:
             with interrupt_on_sigterm(), bar:
                 found = verify.verify(
                     asked,
-                    progress=lambda events: _ignore(bar.update(events)),
+                    progress=advance,
                     expects=lambda events: bar.reset(total=events or None),
                 )
         except NoBatchError as error:
@@ -145,10 +149,6 @@ class Command(BaseCommand):
         else:
             self.stderr.write(self.style.ERROR(sentence))
         sys.exit(EXIT_CODES[Kind.UNVERIFIABLE])
-
-
-def _ignore(moved: object) -> None:
-    """Take what the bar says, which nobody needs."""
 
 
 def dumps(value: dict[str, Any]) -> str:
