@@ -15,10 +15,12 @@ from django.core.management import call_command
 from django.test import override_settings
 
 from audit import log
-from audit.tests import environment, servers
+from audit.tests import environment, redis_server, servers
+from audit.tests.redis_server import RedisServer
 from audit.tests.servers import Server
 from audit.tests.simulator import SMALL_BATCH_EVENTS, SMALL_EVENTS, Site, Template
 from audit.tests.starter import Starter, starter
+from dezky import celery_app
 
 
 def pytest_sessionfinish() -> None:
@@ -47,6 +49,15 @@ def no_lookout() -> None:
     log.lookout.use(None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_worker() -> None:
+    """Do what the test process itself asks of a worker at once, within it, by Celery's own switch.
+
+    What must be shown of workers, of the broker and of the schedule is shown with real ones.
+    """
+    celery_app.conf.update(task_always_eager=True, task_eager_propagates=True)
+
+
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run SeaweedFS, a real S3 server."""
@@ -58,6 +69,13 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def juicefs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run the JuiceFS gateway, a real S3 server of another kind."""
     with servers.juicefs(tmp_path_factory.mktemp("juicefs"), settings.AUDIT_COLD_BUCKET) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Run a real Redis server, which tests may kill and must start again."""
+    with redis_server.running(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 

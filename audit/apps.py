@@ -10,10 +10,11 @@ class AuditConfig(AppConfig):
     verbose_name = "Audit log"
 
     def ready(self) -> None:
-        """Register the system checks, and what each process that appends looks at once."""
+        """Register checks and tasks, and what each process that appends looks at once."""
         from . import (
             checks,  # noqa: F401  # importing registers them
             log,
+            tasks,  # noqa: F401
         )
         from .lookout import Lookout
 

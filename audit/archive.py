@@ -24,6 +24,7 @@ from concurrent.futures import Future
 from hashlib import sha256
 
 from django.db import DatabaseError
+from structlog.contextvars import bound_contextvars
 
 from . import (
     adoption,
@@ -41,6 +42,7 @@ from . import (
 )
 from .ahead import Ahead, encode
 from .anchors import Anchors
+from .failures import kind_of
 from .format.errors import AuditError, GapError
 from .format.names import Kind, ObjectName
 from .format.record import parse_time
@@ -73,7 +75,9 @@ def run(request: Request, watcher: Watcher | None = None) -> Result:
     try:
         with guard.lease() as grip:
             sightings.notice(f"archive, by {request.trigger}")
-            return _Run(grip, request, watcher or Watcher()).execute()
+            this = _Run(grip, request, watcher or Watcher())
+            with bound_contextvars(run=this.journal.row.pk):
+                return this.execute()
     except guard.LeaseHeldError as error:
         result = Result(Outcome.BUSY, error=str(error))
     except (AuditError, DatabaseError) as error:
@@ -84,6 +88,16 @@ def run(request: Request, watcher: Watcher | None = None) -> Result:
         logger.warning("The request %s could not be noted: %s", request, error)
         result.notes.append(f"The request could not be noted for the log: {sentence(error)}")
     return with_boundary(result)
+
+
+def alarm_of(error: BaseException) -> str:
+    """Return the kind of the alarm that a failed run is; empty where it is none.
+
+    What was asked for and cannot be is told to whoever asked; a run that was overtaken leaves its
+    work to the other one.
+    """
+    unalarming = (selection.BeyondHeadError, selection.BegunError, guard.LeaseLostError)
+    return "" if isinstance(error, unalarming) else str(kind_of(error))
 
 
 class _Run:
@@ -110,6 +124,7 @@ class _Run:
         """Run, and write down how it ended, whatever happens."""
         error: str | None = None
         failure: BaseException | None = None
+        alarm = ""
         try:
             with Lane("encode", self.halted) as encoder, Lane("purge", self.halted) as self.purger:
                 self.ahead = Ahead(
@@ -138,16 +153,17 @@ class _Run:
             failure = reason
             why = self.explained(reason)
             outcome = Outcome.REFUSED if why is reason else Outcome.FAILED
-            error = str(why)
+            error, alarm = str(why), alarm_of(why)
         except RefusedError as reason:
             outcome, error = Outcome.REFUSED, str(reason)
         except (AuditError, DatabaseError, OSError) as reason:
-            outcome, error, failure = Outcome.FAILED, sentence(self.explained(reason)), reason
+            why, failure = self.explained(reason), reason
+            outcome, error, alarm = Outcome.FAILED, sentence(why), alarm_of(why)
         except Exception as reason:
             logger.exception("The archive run failed in a way that nobody foresaw.")
-            outcome, error = Outcome.FAILED, sentence(reason)
+            outcome, error, alarm = Outcome.FAILED, sentence(reason), alarm_of(reason)
         self.notes += self.shelf.notes
-        result = self.journal.close(outcome, error)
+        result = self.journal.close(outcome, error, alarm)
         if not isinstance(failure, log.RolledBackError):  # nothing is signed for such a log
             self.make_checkpoint(result, failure)
         return result

@@ -24,6 +24,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, IntegrityError
 from . import cold, conf, ledger, log, request, storage
 from .anchors import key_of, leading, row_of, signed
 from .catchup import OvertakenError, catch_up
+from .failures import kind_of
 from .format.chain import genesis_link
 from .format.checkpoint import MAX_CHECKPOINT_BYTES, Checkpoint
 from .format.errors import AuditError, GapError, TamperedError
@@ -134,6 +135,15 @@ def ensure_from(seq: int) -> None:
     newest = log.newest_checkpoint()
     if newest is None or newest[1] < seq:
         make()
+
+
+def publish() -> bool:
+    """Publish what waits to be; say whether the bucket answered. Raises as `make` does."""
+    try:
+        return _reach([])
+    except (log.RolledBackError, TamperedError, GapError) as error:
+        _alarm(error)
+        raise
 
 
 def _reach(notes: list[str]) -> bool:
@@ -339,8 +349,8 @@ def _alarm(error: AuditError) -> None:
         with log.write_transaction(DEFAULT_DB_ALIAS):
             CheckpointRefusal.objects.update_or_create(
                 pk=1,
-                defaults={"error": text, "last": now},
-                create_defaults={"error": text, "last": now, "since": now},
+                defaults=(found := {"error": text, "failure": kind_of(error), "last": now}),
+                create_defaults={**found, "since": now},
             )
     except DatabaseError as failure:
         logger.warning("That could not be noted for the console: %s", failure)

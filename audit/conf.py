@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from .format.signing import Keyring
 
@@ -18,6 +21,8 @@ SECRETS = frozenset(
         "AUDIT_COLD_SECRET_KEY",
         "AUDIT_SIGNING_KEY",
         "AUDIT_SIGNING_KEYS",
+        "AUDIT_ALARM_WEBHOOK_SECRET",
+        "AUDIT_ALARM_WEBHOOK_URL",  # who has it can post there
     ]
 )
 DIGEST_DIGITS = 16
@@ -140,3 +145,39 @@ def cold_attempts() -> int:
 def dedup_days() -> int:
     """Return for how many days what was seen is remembered."""
     return int(settings.AUDIT_DEDUP_DAYS)
+
+
+def grace_days() -> int:
+    """Return for how long an event may be due before the archive is called behind."""
+    return int(settings.AUDIT_GRACE_DAYS)
+
+
+def min_free_bytes() -> int:
+    """Return how much room a disk that is written to must have."""
+    return int(settings.AUDIT_MIN_FREE_MB) * 1024 * 1024
+
+
+def checkpoint_minutes() -> int:
+    """Return how old the newest checkpoint may become."""
+    return int(settings.AUDIT_CHECKPOINT_MINUTES)
+
+
+def broker_url() -> str:
+    """Return the URL of the broker, which may hold a password; empty where there is none."""
+    return str(settings.REDIS_URL)
+
+
+def alarm_emails() -> list[str]:
+    """Return the addresses that hear of alarms."""
+    return list(settings.AUDIT_ALARM_EMAILS)
+
+
+def alarm_webhook() -> tuple[str, str]:
+    """Return the URL that hears of alarms, and the secret that signs; empty where none is set."""
+    return str(settings.AUDIT_ALARM_WEBHOOK_URL), str(settings.AUDIT_ALARM_WEBHOOK_SECRET)
+
+
+def schedule_clock() -> Callable[[], datetime]:
+    """Return what tells the schedule's guards the time."""
+    clock: Callable[[], datetime] = import_string(settings.SCHEDULE_CLOCK)
+    return clock

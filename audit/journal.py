@@ -17,6 +17,8 @@ from .request import Request
 from .result import BATCH_FIELDS, Outcome, Result, kept, sentence, with_boundary
 from .watcher import Clock, Watcher
 
+AT_THE_END = ("outcome", "failure", "finished_at", "seconds", "notes", "error", "kept")
+
 logger = logging.getLogger(__name__)
 
 
@@ -75,9 +77,10 @@ class Journal:
         except (AuditError, DatabaseError) as error:
             self._not_chained(error)
 
-    def close(self, outcome: Outcome, error: str | None) -> Result:
-        """Write down how the run ended."""
+    def close(self, outcome: Outcome, error: str | None, failure: str) -> Result:
+        """Write down how the run ended; `failure` is the kind of the alarm that this is."""
         self.row.outcome = outcome.value
+        self.row.failure = failure
         self.row.finished_at = datetime.now(UTC)
         seconds = self.clock.seconds()
         self.row.seconds = {name: round(spent, 3) for name, spent in seconds.items()}
@@ -87,14 +90,14 @@ class Journal:
             if self.bounds:
                 self.row.kept = kept(ledger.highest_archived_seq(), *self.bounds, self.row.cutoff)
             with log.write_transaction(DEFAULT_DB_ALIAS):
-                if self._save("outcome", "finished_at", "seconds", "notes", "error", "kept"):
+                if self._save(*AT_THE_END):
                     request.note_end_of(self.row)
             if self.looked:
                 self.chain()
-        except (AuditError, DatabaseError) as failure:
+        except (AuditError, DatabaseError) as reason:
             # The next run closes the row; what happened is still told to whoever asked.
             logger.exception("How the run ended could not be written down.")
-            self.notes.append(f"The run's row could not be written: {sentence(failure)}")
+            self.notes.append(f"The run's row could not be written: {sentence(reason)}")
         return with_boundary(
             Result(
                 outcome,

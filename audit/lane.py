@@ -8,6 +8,7 @@ depend on this.
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,5 +55,8 @@ class Lane:
             raise KeyboardInterrupt
 
     def begin(self, job: Callable[[], T]) -> Future[T]:
-        """Do a job after those that were begun before; its error comes with its result."""
-        return self._executor.submit(job)
+        """Do a job after those that were begun before; its error comes with its result.
+
+        Its lines in the log have the ids of whoever began it.
+        """
+        return self._executor.submit(contextvars.copy_context().run, job)

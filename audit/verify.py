@@ -20,6 +20,7 @@ from typing import Any
 
 from django.core import checks
 from django.db import DEFAULT_DB_ALIAS, DatabaseError
+from structlog.contextvars import bound_contextvars
 
 from . import conf, evidence, log, verifications
 from .asking import Asker
@@ -46,7 +47,8 @@ logger = logging.getLogger(__name__)
 class Asked:
     """Who asks for a verification, from where, by which door, and for how much of it.
 
-    `batch_seq`: look at the one batch that holds this seq, and at nothing else.
+    `batch_seq`: look at the one batch that holds this seq, and at nothing else. `request` is the
+    id of the request that it carries out, where there is one.
     """
 
     trigger: str
@@ -55,6 +57,7 @@ class Asked:
     level: str = FULL
     batch_seq: int | None = None
     processes: int | None = None
+    request: str = ""
 
 
 @dataclass
@@ -94,6 +97,11 @@ def verify(
     """
     verification = _Verification(asked, progress, expects)
     row = _open_row(asked)
+    with bound_contextvars(**({} if row is None else {"verification": row.pk})):
+        return _carry_out(verification, row)
+
+
+def _carry_out(verification: _Verification, row: VerificationRun | None) -> Verified:
     try:
         verification.go()
     except NoBatchError as error:
@@ -120,6 +128,7 @@ def _open_row(asked: Asked) -> VerificationRun | None:
     try:
         return verifications.open_row(
             asked.trigger,
+            request=asked.request,
             requested_by=asked.requested_by,
             requested_from=asked.requested_from,
             level=asked.level,

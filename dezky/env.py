@@ -66,6 +66,21 @@ class Reader(environ.Env):  # type: ignore[misc]  # django-environ has no type h
                 f"for {default}."
             ) from None
 
+    def email(self, name: str) -> dict[str, Any]:
+        """Return Django's e-mail settings of the URL in `name`; without one, mail goes nowhere.
+
+        Raises ImproperlyConfigured where it is none.
+        """
+        url = self.secret(name) or "dummymail://"
+        try:
+            config: dict[str, Any] = self.email_url_config(url)
+        except (KeyError, ValueError, ImproperlyConfigured):
+            raise ImproperlyConfigured(
+                f"{name} is no URL of a mail server: use smtp+tls://USER:PASSWORD@HOST:587 "
+                "(STARTTLS), smtps://… (TLS), smtp://HOST:25, or consolemail://."
+            ) from None
+        return config
+
     def database(self, name: str, default: str = "") -> dict[str, Any]:
         """Return Django's settings of the database at the URL in `name`, none if it is unset.
 

@@ -2,17 +2,26 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from django.conf import settings
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+
+SCHEDULED = {"worker", "beat"}
 
 
 def prepare(server: str) -> None:
     """Refuse to serve while the configuration is wrong; else note what changed in it.
 
-    `server` says what starts: `web`, `worker`, `beat`. Django must be set up.
+    `server` says what starts: `web`, `worker`, `beat`. Django must be set up. Raises
+    ImproperlyConfigured.
     """
     refuse_misconfiguration()
+    if server in SCHEDULED and not settings.REDIS_URL:
+        raise ImproperlyConfigured(
+            "REDIS_URL is not set, and this cannot work without a broker: set it to "
+            "redis://:PASSWORD@HOST:6379/0."
+        )
     notice_settings(server)
 
 

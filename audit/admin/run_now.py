@@ -12,18 +12,22 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 
-from audit import archive, conf, guard, log, plan, selection, status
+from audit import conf, guard, log, plan, selection, status
+from audit.handover import NotTakenError
 from audit.models import ArchiveRun
-from audit.result import Outcome, Result
-from audit.web import request_of
-from audit.wording import boundary_line, count, result_line
+from audit.result import Outcome, Result, with_boundary
+from audit.web import ask_for_run
+from audit.wording import boundary_line, count, result_line_of
 
 from .readonly import moment
 
 PERMISSION = "audit.run_archive"
 PLAN = "admin:audit_archive_now"
 SHOWN = 50
-LEVELS = {Outcome.ARCHIVED: messages.SUCCESS, Outcome.NOTHING_DUE: messages.SUCCESS}
+LEVELS = {
+    Outcome.ARCHIVED.value: messages.SUCCESS,
+    Outcome.NOTHING_DUE.value: messages.SUCCESS,
+}
 
 
 def may_run(request: HttpRequest) -> bool:
@@ -32,7 +36,7 @@ def may_run(request: HttpRequest) -> bool:
 
 
 def archive_now(request: HttpRequest) -> HttpResponse:
-    """GET shows the plan, which changes nothing; POST runs it, within the request."""
+    """GET shows the plan, which changes nothing; POST asks a worker to run it."""
     if not may_run(request):
         raise PermissionDenied
     if request.method == "POST":
@@ -43,19 +47,29 @@ def archive_now(request: HttpRequest) -> HttpResponse:
 
 
 def _run(request: HttpRequest) -> HttpResponse:
-    """Run, and say how it ended on the run's page, or on the plan's where there is no run."""
-    result = archive.run(request_of(request, ArchiveRun.Trigger.CONSOLE))
-    if result.run is None:
-        messages.error(request, result.error or result_line(result))
-        for note in result.notes:
+    """Ask for a run; say how far it came on its page, or on the plan's where there is none."""
+    try:
+        answer = ask_for_run(request, ArchiveRun.Trigger.CONSOLE)
+    except NotTakenError as error:
+        messages.error(request, str(error))
+        return redirect(PLAN)
+    if answer.run is None:
+        level = messages.ERROR if answer.refused else messages.INFO
+        messages.add_message(request, level, answer.error or "A worker has taken it.")
+        for note in answer.notes:
             messages.warning(request, note)
         return redirect(PLAN)
-    level = LEVELS.get(result.outcome, messages.ERROR)
-    messages.add_message(request, level, f"{result_line(result)}; {boundary_line(result)}")
-    if result.error:
-        messages.error(request, result.error)
+    run = ArchiveRun.objects.get(pk=answer.run)
+    if run.outcome == ArchiveRun.Outcome.RUNNING:
+        messages.info(request, f"{result_line_of(run).capitalize()} so far.")
+    else:
+        boundary = boundary_line(with_boundary(Result(Outcome.PLANNED)))
+        level = LEVELS.get(run.outcome, messages.ERROR)
+        messages.add_message(request, level, f"{result_line_of(run)}; {boundary}")
+    if run.error:
+        messages.error(request, run.error)
     if request.user.has_perm("audit.view_archiverun"):
-        return redirect("admin:audit_archiverun_change", result.run)
+        return redirect("admin:audit_archiverun_change", answer.run)
     return redirect(PLAN)
 
 

@@ -14,22 +14,23 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 
 from audit import conf, ledger, log, status, verifications
-from audit.log import BusyError
+from audit.handover import NotTakenError
 from audit.models import ArchiveBatch, ArchiveRun, VerificationRun
-from audit.result import sentence
-from audit.verifications import AlreadyVerifyingError
-from audit.web import verify_for
-from audit.wording import tiers_line, verified_line
+from audit.web import ask_for_verification
+from audit.wording import tiers_line, verified_line_of
 
 PERMISSION = "audit.verify_log"
 PAGE = "admin:audit_verify_now"
-SHOWN = 5
 Level, Outcome = VerificationRun.Level, VerificationRun.Outcome
-LEVELS = {Outcome.OK.value: messages.SUCCESS, Outcome.UNVERIFIABLE.value: messages.WARNING}
+LEVELS = {
+    Outcome.RUNNING.value: messages.INFO,
+    Outcome.OK.value: messages.SUCCESS,
+    Outcome.UNVERIFIABLE.value: messages.WARNING,
+}
 
 
 def verify_now(request: HttpRequest) -> HttpResponse:
-    """GET shows what there is to verify; POST verifies, within the request."""
+    """GET shows what there is to verify; POST asks a worker to verify it."""
     if not request.user.has_perm(PERMISSION):
         raise PermissionDenied
     if request.method == "POST":
@@ -40,29 +41,27 @@ def verify_now(request: HttpRequest) -> HttpResponse:
 
 
 def _verify(request: HttpRequest) -> HttpResponse:
-    """Verify, and say what was found on the verification's page, or on this one."""
+    """Ask for it, and say what was found on the verification's page, or on this one."""
     level = request.POST.get("level", "")
     if level not in Level.values:
         messages.error(request, "Choose how much is to be read: nothing was verified.")
         return redirect(PAGE)
     try:
-        found = verify_for(request, ArchiveRun.Trigger.CONSOLE, level)
-    except (AlreadyVerifyingError, BusyError, DatabaseError) as error:
-        messages.error(request, sentence(error))
+        answer = ask_for_verification(request, ArchiveRun.Trigger.CONSOLE, level)
+    except NotTakenError as error:
+        messages.error(request, str(error))
         return redirect(PAGE)
-    except Exception as error:
-        messages.error(
-            request,
-            f"This program failed ({sentence(error)}): that says nothing about the log.",
-        )
+    if answer.refused or answer.run is None:
+        news = messages.ERROR if answer.refused else messages.INFO
+        messages.add_message(request, news, answer.error or "A worker has taken it.")
         return redirect(PAGE)
-    report = found.report
-    news = LEVELS.get(report.outcome, messages.ERROR)
-    messages.add_message(request, news, verified_line(found))
+    run = VerificationRun.objects.get(pk=answer.run)
+    news = LEVELS.get(run.outcome, messages.ERROR)
+    messages.add_message(request, news, verified_line_of(run))
     if request.user.has_perm("audit.view_verificationrun"):
-        return redirect("admin:audit_verificationrun_change", found.run)
-    for line in report.lines()[: min(SHOWN, len(report.problems))]:
-        messages.add_message(request, news, line)
+        return redirect("admin:audit_verificationrun_change", answer.run)
+    if run.outcome not in {Outcome.OK, Outcome.RUNNING}:
+        messages.add_message(request, news, verifications.first_problem(run))
     return redirect(PAGE)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import DatabaseError
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
@@ -15,21 +14,25 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from audit import log, verifications
+from audit import verifications
+from audit.handover import NotTakenError
 from audit.models import ArchiveRun, Checkpoint, VerificationRun
-from audit.result import Outcome, Result, sentence, with_boundary
-from audit.verifications import AlreadyVerifyingError
-from audit.web import verify_for
+from audit.result import Outcome, Result, with_boundary
+from audit.web import NOT_TAKEN, ask_for_verification
 
 from .access import MayReadVerifications, MayVerify
 from .serializers import CheckpointSerializer, UnresolvedSerializer, VerificationSerializer
 
 Level = VerificationRun.Level
+REFUSED = {
+    "failed": status.HTTP_503_SERVICE_UNAVAILABLE,
+    "broken": status.HTTP_500_INTERNAL_SERVER_ERROR,
+}
 
 
 @method_decorator(never_cache, name="dispatch")
 class Verify(APIView):
-    """How the log was found to be the last time; and a new verification, within the request."""
+    """How the log was found to be the last time; and a new verification, by a worker."""
 
     http_method_names = ("get", "head", "post")
 
@@ -59,32 +62,23 @@ class Verify(APIView):
         )
 
     def post(self, request: Request) -> Response:
-        """Verify; say where the report is, or why there is none."""
+        """Ask for a verification; say where its report will be, or why there is none."""
         level = level_of(request.data)
         try:
-            found = verify_for(request, ArchiveRun.Trigger.API, level)
-        except AlreadyVerifyingError as error:
-            return Response(
-                {"detail": str(error), "outcome": "busy", **_place(error.run)},
-                status.HTTP_409_CONFLICT,
-            )
-        except log.BusyError as error:
-            return Response({"detail": str(error)}, status.HTTP_503_SERVICE_UNAVAILABLE)
-        except DatabaseError:
-            raise
-        except Exception as error:
-            return Response(
-                {
-                    "detail": f"This program failed ({sentence(error)}): that says nothing about "
-                    "the log."
-                },
-                status.HTTP_500_INTERNAL_SERVER_ERROR,
-            )
-        place = _place(found.run)
+            answer = ask_for_verification(request, ArchiveRun.Trigger.API, level)
+        except NotTakenError as error:
+            said = {"detail": str(error), "outcome": NOT_TAKEN}
+            return Response(said, status.HTTP_503_SERVICE_UNAVAILABLE)
+        place = _place(answer.run)
+        if answer.refused == "busy":
+            said = {"detail": str(answer.error), "outcome": "busy", **place}
+            return Response(said, status.HTTP_409_CONFLICT)
+        if answer.refused:
+            return Response({"detail": answer.error}, REFUSED[answer.refused])
         return Response(
-            {**place, "outcome": found.report.outcome, "level": found.level},
+            {**place, "outcome": answer.outcome, "level": level},
             status.HTTP_202_ACCEPTED,
-            headers={"Location": place["url"]},
+            headers={"Location": place["url"]} if place["url"] else {},
         )
 
 
@@ -115,4 +109,4 @@ def level_of(body: Any) -> str:
 
 def _place(run: int | None) -> dict[str, Any]:
     """Return the number and the address of a verification."""
-    return {"run": run, "url": reverse("audit-verification", args=[run])}
+    return {"run": run, "url": reverse("audit-verification", args=[run]) if run else None}

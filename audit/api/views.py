@@ -14,10 +14,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from audit import archive, guard
+from audit import guard
+from audit.handover import NotTakenError
 from audit.models import ArchiveBatch, ArchiveRun
 from audit.result import Outcome, Result, with_boundary
-from audit.web import request_of
+from audit.web import NOT_TAKEN, ask_for_run
 
 from .pages import LedgerPages
 from .serializers import BatchSerializer, RunSerializer
@@ -49,25 +50,30 @@ class Archives(ListAPIView[ArchiveBatch]):
 
 @method_decorator(never_cache, name="dispatch")
 class RunNow(APIView):
-    """A run of the archive, within the request."""
+    """A run of the archive, by a worker."""
 
     http_method_names = ("post",)
 
     def post(self, request: Request) -> Response:
-        """Run; say where the run can be looked at, or why there is none."""
+        """Ask for a run; say where it can be looked at, or why there is none."""
         check_nothing_is_asked_for(request.data)
-        result = archive.run(request_of(request, ArchiveRun.Trigger.API))
-        if result.run is not None:
-            url = reverse("audit-archive-run", args=[result.run])
-            return Response(
-                {"run": result.run, "url": url, "outcome": result.outcome.value},
-                status.HTTP_202_ACCEPTED,
-                headers={"Location": url},
-            )
-        said = {"detail": result.error, "outcome": result.outcome.value, "notes": result.notes}
-        if result.outcome == Outcome.BUSY:
-            return Response({**said, "holder": guard.holder() or None}, status.HTTP_409_CONFLICT)
-        return Response(said, status.HTTP_503_SERVICE_UNAVAILABLE)
+        try:
+            answer = ask_for_run(request, ArchiveRun.Trigger.API)
+        except NotTakenError as error:
+            nothing = {"detail": str(error), "outcome": NOT_TAKEN, "notes": []}
+            return Response(nothing, status.HTTP_503_SERVICE_UNAVAILABLE)
+        if answer.refused:
+            said = {"detail": answer.error, "outcome": answer.outcome, "notes": answer.notes}
+            if answer.refused == "busy":
+                held = {**said, "holder": guard.holder() or None}
+                return Response(held, status.HTTP_409_CONFLICT)
+            return Response(said, status.HTTP_503_SERVICE_UNAVAILABLE)
+        url = reverse("audit-archive-run", args=[answer.run]) if answer.run else None
+        return Response(
+            {"run": answer.run, "url": url, "outcome": answer.outcome},
+            status.HTTP_202_ACCEPTED,
+            headers={"Location": url} if url else {},
+        )
 
 
 @method_decorator(never_cache, name="dispatch")

@@ -19,14 +19,17 @@ from .database import (
     BusyError,
     bound_page_cache,
     explain,
+    is_full,
     is_lock_timeout,
     write_transaction,
 )
 from .drafts import TEXT_COLUMNS, Appended, Draft, conflict_key, encode, project, short_digest
+from .keys import forget_keys
 from .rows import (
     WholeRow,
     as_bytes,
     as_hash,
+    count_by_source,
     delete_rows,
     last_seq_before,
     measure,
@@ -67,11 +70,14 @@ __all__ = [
     "check_checkpoint",
     "check_file",
     "conflict_key",
+    "count_by_source",
     "current_state",
     "delete_rows",
     "encode",
     "explain",
+    "forget_keys",
     "has",
+    "is_full",
     "is_lock_timeout",
     "last_seq_before",
     "link_at",

@@ -127,3 +127,9 @@ def is_lock_timeout(error: BaseException) -> bool:
     """Say whether a database gave up waiting for a lock."""
     text = str(error)
     return isinstance(error, OperationalError) and ("locked" in text or "lock timeout" in text)
+
+
+def is_full(error: BaseException) -> bool:
+    """Say whether a database has no room to write."""
+    text = str(error)
+    return isinstance(error, DatabaseError) and ("is full" in text or "No space left" in text)

@@ -143,6 +143,12 @@ def measure(first: int, last: int) -> tuple[int, int]:
     return found["count"], found["size"] or 0
 
 
+def count_by_source(first: int, last: int) -> dict[str, int]:
+    """Return how many rows each source has in first … last; what was purged has none."""
+    rows = AuditEvent.objects.filter(seq__gte=first, seq__lte=last).order_by()
+    return dict(rows.values_list("source").annotate(count=Count("seq")))
+
+
 def oldest_seq(above: int = 0) -> int | None:
     """Return the oldest seq in hot above a floor, or None where there is none."""
     row = AuditEvent.objects.filter(seq__gt=above).order_by("seq").values_list("seq").first()

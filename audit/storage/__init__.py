@@ -15,28 +15,43 @@ import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import IO, Any, BinaryIO, cast
 
+from botocore.config import Config
 from django.core.files.storage import storages
 from s3transfer.exceptions import RetriesExceededError
 
 from audit import conf
 from audit.format.errors import TamperedError
 
-from .answers import ExistsError, MissingError, UnavailableError, asking
+from .answers import (
+    ClockError,
+    ExistsError,
+    FullError,
+    MissingError,
+    UnavailableError,
+    asking,
+)
 from .service import SPOOL_BYTES, ColdStorage
 
 __all__ = [
     "ENCRYPTION",
     "SPOOL_BYTES",
+    "ClockError",
     "ColdStorage",
     "Digests",
+    "FullError",
     "Head",
     "MissingError",
     "UnavailableError",
+    "clock_ahead",
     "head",
     "names",
     "opened",
+    "probe",
     "put_once",
     "read",
 ]
@@ -153,3 +168,48 @@ def names(prefix: str) -> list[str]:
     with asking("LIST", prefix):
         _, files = _storage().listdir(prefix)
     return sorted(files)
+
+
+def clock_ahead() -> timedelta | None:
+    """Return by how much this machine's clock is ahead of the service's, by its `Date`.
+
+    To the second that the header has. None where the service says no time; raises
+    UnavailableError.
+    """
+    with asking("HEAD", ""):
+        began = datetime.now(UTC)
+        answer = _client().head_bucket(Bucket=conf.cold_bucket())
+        ended = datetime.now(UTC)
+    try:
+        its = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    except (KeyError, ValueError):
+        return None
+    # It is within a second of `its`, at some moment between the two of ours.
+    if began <= its + timedelta(seconds=1) and its <= ended:
+        return timedelta()
+    return began - its
+
+
+def probe(seconds: int) -> None:
+    """List one name under the prefix, in one try in which the service may be silent for so long.
+
+    Raises UnavailableError where it does not answer, or refuses.
+    """
+    prefix = f"{conf.cold_prefix()}/"
+    with asking("LIST", prefix, attempts=1, seconds=seconds):
+        client = _impatient(_storage(), seconds)
+        client.list_objects(Bucket=conf.cold_bucket(), Prefix=prefix, MaxKeys=1)
+
+
+@lru_cache(maxsize=1)  # making one takes longer than what it is made for
+def _impatient(like: ColdStorage, seconds: int) -> Any:
+    """Return a client of the service of `like` that waits for less; threads may share it."""
+    backend: Any = storages.backends["cold"]  # its parameters, which the stubs take for a storage
+    own = cast(ColdStorage, storages.create_storage(backend))
+    bounds = Config(
+        connect_timeout=seconds,
+        read_timeout=seconds,
+        retries={"mode": "standard", "total_max_attempts": 1},
+    )
+    own.client_config = own.client_config.merge(bounds)
+    return own.connection.meta.client

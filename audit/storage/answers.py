@@ -40,6 +40,14 @@ class UnavailableError(AuditError):
     """The object store did not answer, or refused: nothing can be said about what it holds."""
 
 
+class FullError(UnavailableError):
+    """The object store has no room, or a quota is used up."""
+
+
+class ClockError(UnavailableError):
+    """The object store refuses what this machine's clock says."""
+
+
 class MissingError(GapError):
     """There is no such object in the bucket."""
 
@@ -52,6 +60,8 @@ class ExistsError(AuditError):
 class _Asked:
     """What the SDK really asks while one thing is wanted: the tries of each operation."""
 
+    attempts: int  # at most
+    seconds: int  # of silence in each
     operation: str = ""
     tries: Counter[str] = field(default_factory=Counter)
     broke_off: bool = False  # the newest answer, which the SDK then takes for a 500
@@ -145,9 +155,12 @@ UNREACHED = "see that AUDIT_COLD_ENDPOINT is right and the service is up, and ru
 
 
 @contextmanager
-def asking(verb: str, key: str) -> Iterator[_Asked]:
-    """Turn what the SDK raises into our errors, with what was asked and what to do."""
-    asked = _Asked()
+def asking(verb: str, key: str, attempts: int = 0, seconds: int = 0) -> Iterator[_Asked]:
+    """Turn what the SDK raises into our errors, with what was asked and what to do.
+
+    `attempts` and `seconds`: the client's bounds, where they are not those of the settings.
+    """
+    asked = _Asked(attempts or conf.cold_attempts(), seconds or conf.cold_timeout_seconds())
     token = _asked.set(asked)
     try:
         yield asked
@@ -174,7 +187,7 @@ def _what(verb: str, key: str) -> str:
 
 def _tries(asked: _Asked) -> str:
     """Say how often it was really tried, and how often it would have been."""
-    most = max(conf.cold_attempts(), asked.times)
+    most = max(asked.attempts, asked.times)
     return f"after {asked.times} of {most} tries"
 
 
@@ -182,7 +195,7 @@ def _unanswered(verb: str, key: str, asked: _Asked, reason: str) -> UnavailableE
     """Return what it means that there was no answer, or not all of it."""
     return UnavailableError(
         f"{_what(VERBS.get(asked.operation, verb), key)}: no whole answer {_tries(asked)} of up "
-        f"to {conf.cold_timeout_seconds()} s ({reason}); {UNREACHED}."
+        f"to {asked.seconds} s ({reason}); {UNREACHED}."
     )
 
 
@@ -208,7 +221,8 @@ def _refused(verb: str, key: str, asked: _Asked, error: ClientError) -> AuditErr
             hint = f"{hint or BROKEN}; AUDIT_COLD_SSE is on, so see that it can encrypt, too"
     own = code != str(status) and (status >= 500 or code not in HINTS)
     said = f" (it says: {words})" if words and own else ""
-    return UnavailableError(
+    kind = {FULL: FullError, CLOCK: ClockError}.get(hint or "", UnavailableError)
+    return kind(
         f"{_what(VERBS.get(asked.operation, verb), key)}: refused with {named} {_tries(asked)}"
         f"{said}; {hint or 'see its log'}."
     )

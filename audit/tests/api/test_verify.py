@@ -190,7 +190,7 @@ def test_it_verifies_and_says_where_the_report_is(auditor: Program, body: Any, l
         Process.current().label,
     )
     after = everything()
-    assert {name for name in after if after[name] != before[name]} == {"audit.VerificationRun"}
+    assert {name for name in after if after[name] != before[name]} == {"audit.RunRequest", "audit.VerificationRun"}
 
 
 @cold

@@ -1,0 +1,129 @@
+"""Once a day and no more: the guard of what the schedule has done every day.
+
+The schedule ticks more often than once a day, from as many beats as there are, and a message may
+come twice. Whoever gets a tick first claims the day's row by a conditional update, and does the
+work only where it won. What fails is tried again later that day, three times in all; what was
+merely interrupted, or found another run at work, does not count. A claim whose process is gone is
+taken over. The time is given by the caller: it decides which day it is, and whether it is time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+
+from django.db import DEFAULT_DB_ALIAS
+
+from . import conf, guard, log
+from .guard import Process
+from .models import DayGuard
+
+MOST_TRIES = 3
+PAUSES = (timedelta(minutes=30), timedelta(minutes=90))  # before the second try, and the third
+LONGEST = timedelta(hours=12)  # after which a worker ends a task by force
+
+Job, State = DayGuard.Job, DayGuard.State
+
+
+class End(Enum):
+    """What a try came to: the day's work is done, to be tried again, or was not tried at all."""
+
+    DONE = "done"
+    FAILED = "failed"
+    NOT_TRIED = "not tried"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to do a day's work, until somebody takes it over."""
+
+    row: int
+    token: int
+
+
+def utc_now() -> datetime:
+    """Return the time by this machine's clock."""
+    return datetime.now(UTC)
+
+
+def claim(job: DayGuard.Job, now: datetime, from_hour: int) -> Claim | None:
+    """Claim the work of the day that it is; None where there is nothing to do yet, or any more.
+
+    Before `from_hour` (UTC) it is too early; at any later hour of the day it is time. Raises
+    BusyError, DatabaseError.
+    """
+    if now.hour < from_hour:
+        return None
+    me = Process.current()
+    with log.write_transaction(DEFAULT_DB_ALIAS):
+        DayGuard.objects.get_or_create(job=job, day=now.date())
+        row = DayGuard.objects.select_for_update().get(job=job, day=now.date())
+        if row.state == State.RUNNING and row.tries >= MOST_TRIES and _is_abandoned(row):
+            _update(row.pk, row.token, state=State.FAILED)
+            return None
+        if not _is_open(row, now):
+            return None
+        token = row.token + 1
+        won = _update(
+            row.pk,
+            row.token,
+            state=State.RUNNING,
+            tries=row.tries + 1,
+            token=token,
+            claimed_at=datetime.now(UTC),
+            holder=me.label,
+            host=me.host,
+            pid=me.pid,
+            pid_started=me.started,
+        )
+    return Claim(row.pk, token) if won else None
+
+
+def settle(claimed: Claim, now: datetime, end: End, outcome: str, run: int | None) -> None:
+    """Write down what a try came to; nothing where somebody has taken the claim over."""
+    with log.write_transaction(DEFAULT_DB_ALIAS):
+        row = DayGuard.objects.select_for_update().get(pk=claimed.row)
+        tries = row.tries - (1 if end is End.NOT_TRIED else 0)
+        state, next_try = State.WAITING, None
+        if end is End.DONE:
+            state = State.DONE
+        elif end is End.FAILED and tries >= MOST_TRIES:
+            state = State.FAILED
+        elif end is End.FAILED:
+            next_try = now + PAUSES[tries - 1]
+        _update(
+            claimed.row,
+            claimed.token,
+            state=state,
+            tries=tries,
+            next_try_at=next_try,
+            outcome=outcome,
+            run=run,
+        )
+
+
+def _update(pk: int, held: int, **changes: object) -> bool:
+    return bool(DayGuard.objects.filter(pk=pk, token=held).update(**changes))
+
+
+def _is_open(row: DayGuard, now: datetime) -> bool:
+    """Say whether a row may be claimed."""
+    if row.state == State.RUNNING:
+        return _is_abandoned(row)
+    early = row.next_try_at is not None and now < row.next_try_at
+    return row.state == State.WAITING and not early
+
+
+def _is_abandoned(row: DayGuard) -> bool:
+    """Say whether whoever is at a day's work is gone, or must be.
+
+    Whether a process of another machine is gone, its lease tells: a run renews it.
+    """
+    if Process.holding(row).is_gone():
+        return True
+    age = datetime.now(UTC) - row.claimed_at if row.claimed_at else LONGEST
+    silent = timedelta(seconds=2 * conf.lease_seconds())
+    if row.job == Job.ARCHIVE and age > silent and not guard.holder():
+        return True
+    return age >= LONGEST

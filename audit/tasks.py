@@ -1,0 +1,183 @@
+"""The tasks that workers do: entrances, as commands are. dezky/celery.py says when and where."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from celery import shared_task
+from celery.signals import worker_shutting_down
+from django.db import DatabaseError
+
+from . import (
+    alarms,
+    archive,
+    conditions,
+    conf,
+    handover,
+    lastresort,
+    log,
+    notices,
+    request,
+    safetynet,
+    schedule,
+    tally,
+    verify,
+)
+from .format.errors import AuditError
+from .guard import Process
+from .handover import Answer
+from .models import Heartbeat, RunRequest
+from .request import Request
+from .result import Outcome, sentence
+from .verifications import AlreadyVerifyingError
+from .verify import Asked
+from .watcher import Watcher
+
+SCHEDULE, SAFETY_NET = "schedule", "safety_net"
+# Before the worker ends a task by force, so that a run ends by itself, between two steps.
+LONGEST_SECONDS = 11 * 3600
+
+logger = logging.getLogger(__name__)
+
+# Made before the worker forks, so that its children see it set.
+shutting_down = multiprocessing.Event()
+
+
+@worker_shutting_down.connect
+def _begin_to_stop(**kwargs: Any) -> None:
+    shutting_down.set()
+
+
+class TaskWatcher(Watcher):
+    """Stops a run where its worker is to stop, or when it has taken too long."""
+
+    def __init__(self) -> None:
+        """Begin to count the time."""
+        self._until = time.monotonic() + LONGEST_SECONDS
+
+    def stopping(self) -> bool:
+        """Say whether the run is to stop after the step that it is at."""
+        return shutting_down.is_set() or time.monotonic() > self._until
+
+
+# The schedule ------------------------------------------------------------------------------
+
+
+@shared_task(name="audit.heartbeat")
+def heartbeat() -> None:
+    """Show that beat, broker, worker and database work; tell where the last one does not."""
+    try:
+        _beat(SCHEDULE)
+    except (DatabaseError, log.BusyError) as error:
+        lastresort.tell(error)
+    else:
+        lastresort.settle()
+
+
+@shared_task(name="audit.watch")
+def watch() -> None:
+    """Look at what the databases say, and send what people are to be told."""
+    alarms.go(conditions.LOOKS)
+    notices.send_due()
+    tally.count()
+
+
+@shared_task(name="audit.safety_net")
+def safety_net() -> None:
+    """Look for what must not be, in the bucket as well."""
+    found = alarms.go(safetynet.LOOKS)
+    _beat(SAFETY_NET)
+    if not found:
+        # The bucket was looked at and the log was not rolled back, so it takes these.
+        try:
+            request.chain()
+        except AuditError as error:
+            logger.warning("The noted events are not in the log yet: %s", error)
+
+
+@shared_task(name="audit.archive_tick")
+def archive_tick() -> None:
+    """Do the day's archive run, if it is time."""
+    did = schedule.archive_tick(conf.schedule_clock()(), TaskWatcher())
+    _say("archive", did)
+
+
+@shared_task(name="audit.verify_tick")
+def verify_tick() -> None:
+    """Do the day's verification, if it is time."""
+    _say("verification", schedule.verify_tick(conf.schedule_clock()()))
+
+
+@shared_task(name="audit.checkpoint_tick")
+def checkpoint_tick() -> None:
+    """Make a checkpoint, if it is time."""
+    try:
+        _say("checkpoint", schedule.checkpoint_tick())
+    except (AuditError, DatabaseError) as error:
+        logger.error("No checkpoint was made: %s", sentence(error))
+
+
+@shared_task(name="audit.prune")
+def prune() -> None:
+    """Forget what was kept for long enough."""
+    _say("pruning", schedule.prune_tick())
+
+
+def _say(what: str, did: str) -> None:
+    logger.info("The schedule's %s: %s", what, did)
+
+
+def _beat(name: str) -> None:
+    with log.write_transaction("default"):
+        Heartbeat.objects.update_or_create(
+            name=name, defaults={"at": datetime.now(UTC), "holder": Process.current().label}
+        )
+
+
+# What is asked for over HTTP -----------------------------------------------------------------
+
+
+@shared_task(name="audit.carry_out")
+def carry_out(request_id: str) -> None:
+    """Do the run or the verification that was asked for, if it still is."""
+    row = handover.take(request_id)
+    if row is not None:
+        does = _archive if row.kind == RunRequest.Kind.ARCHIVE else _verify
+        handover.end(row, does(row))
+
+
+def _archive(row: RunRequest) -> Answer:
+    # A person asks, or a program under a person's name: so ARCHIVE_ENABLED does not matter.
+    asked = Request(
+        row.trigger, row.requested_by, row.requested_from, override=True, id=str(row.pk)
+    )
+    result = archive.run(asked, TaskWatcher())
+    refused = ""
+    if result.run is None:
+        refused = "busy" if result.outcome is Outcome.BUSY else "failed"
+    return Answer(result.run, result.outcome.value, result.error, result.notes, refused)
+
+
+def _verify(row: RunRequest) -> Answer:
+    asked = Asked(
+        row.trigger,
+        row.requested_by,
+        row.requested_from,
+        level=row.level,
+        processes=1,  # a worker's process can have no children
+        request=str(row.pk),
+    )
+    try:
+        found = verify.verify(asked)
+    except AlreadyVerifyingError as error:
+        return Answer(error.run, "busy", str(error), refused="busy")
+    except (log.BusyError, DatabaseError) as error:
+        return Answer(None, "failed", sentence(error), refused="failed")
+    except Exception as error:
+        why = f"This program failed ({sentence(error)}): that says nothing about the log."
+        return Answer(None, "failed", why, refused="broken")
+    return Answer(found.run, found.report.outcome)

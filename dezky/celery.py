@@ -1,0 +1,161 @@
+"""The Celery app: two queues, and what is done when.
+
+`short` is for what takes seconds and must not wait, `long` for archive runs and verifications. A
+task is acknowledged when it has ended, so one whose worker dies comes again: each can be done
+twice. What must happen once a day is guarded by a row in the database (`audit.daily`), not here:
+a second beat, or a message that comes twice, changes nothing. The tasks are in `audit.tasks`,
+which the app `audit` loads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import celery.beat
+from celery import Celery
+from celery.schedules import crontab
+from celery.signals import beat_init, setup_logging, worker_init
+from django.conf import settings
+from django.db import DatabaseError
+from kombu.entity import Queue
+
+from audit.format.errors import AuditError
+
+from .startup import prepare
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dezky.settings")
+
+BEAT = "beat"  # the subject of the alarm that it raises
+HOUR = 3600
+LONGEST = 12 * HOUR
+
+logger = logging.getLogger(__name__)
+
+app = Celery("dezky")
+
+
+def every(seconds: float, schedule: Any, task: str) -> dict[str, Any]:
+    """Return an entry whose message is void when the next one comes."""
+    return {"task": task, "schedule": schedule, "options": {"expires": seconds * 0.9}}
+
+
+SCHEDULE = {
+    "heartbeat": every(60, crontab(), "audit.heartbeat"),
+    "watch": every(60, crontab(), "audit.watch"),
+    "checkpoint": every(300, crontab(minute="*/5"), "audit.checkpoint_tick"),
+    "safety net": every(900, crontab(minute="5,20,35,50"), "audit.safety_net"),
+    "archive": every(HOUR, crontab(minute=0), "audit.archive_tick"),
+    "verify": every(HOUR, crontab(minute=30), "audit.verify_tick"),
+    "prune": every(HOUR, crontab(minute=40), "audit.prune"),
+}
+
+
+def configuration() -> dict[str, Any]:
+    """Return the app's configuration: asked for when it is first needed, not on import."""
+    return dict(  # noqa: C408  # these are names
+        broker_url=settings.REDIS_URL or "redis://127.0.0.1:6379/0",
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        task_time_limit=LONGEST,
+        # What nobody has acknowledged goes to another worker only when none can be at it.
+        broker_transport_options={
+            "visibility_timeout": LONGEST + HOUR,
+            "socket_connect_timeout": 3,
+            "socket_timeout": 30,
+            "socket_keepalive": True,
+            "global_keyprefix": "dezky-audit:",
+        },
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0.2, "interval_max": 0.5},
+        task_queues=[Queue(name) for name in ("short", "long")],  # type: ignore[no-untyped-call]  # kombu's
+        task_default_queue="short",
+        task_routes={
+            name: {"queue": "long"}
+            for name in (
+                "audit.archive_tick",
+                "audit.verify_tick",
+                "audit.carry_out",
+                "audit.safety_net",
+            )
+        },
+        worker_max_tasks_per_child=500,
+        beat_scheduler="dezky.celery:Scheduler",
+        enable_utc=True,
+        timezone="UTC",
+        beat_schedule=SCHEDULE,
+    )
+
+
+app.add_defaults(configuration)
+
+
+class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no type hints
+    """Beat's own scheduler, which keeps no file, and raises an alarm where the broker is gone.
+
+    No file is needed: each task asks the database whether there is anything to do.
+    """
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Send an entry's message; where the broker does not take it, its next time comes."""
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except celery.beat.SchedulingError as error:
+            logger.error("Not sent: %s", error)  # without the stack that beat would write
+            self.tell(gone=True)
+        else:
+            self.tell(gone=False)
+
+    def _ensure_connected(self) -> Any:
+        """Connect, and tell where that does not succeed."""
+
+        def gone(error: Exception, interval: float) -> None:
+            logger.error("The broker does not answer; trying again in %s s.", interval)
+            self.tell(gone=True)
+
+        return self.connection.ensure_connection(gone, self.app.conf.broker_connection_max_retries)
+
+    def tell(self, *, gone: bool) -> None:
+        """Open or clear the alarm of the broker; never raises."""
+        # Models need Django to be set up.
+        from audit import alarms, notices  # noqa: PLC0415
+
+        found = []
+        if gone:
+            found.append(
+                alarms.Finding(
+                    alarms.Kind.BROKER,
+                    "The broker does not answer: nothing is done by schedule, and no run can be "
+                    "asked for over HTTP. See that Redis is up and REDIS_URL is right.",
+                )
+            )
+        try:
+            alarms.settle(BEAT, found)
+            if gone:
+                notices.send_due()  # no worker hears of it
+        except (DatabaseError, AuditError) as error:
+            logger.error("The broker's alarm could not be written down: %s", error)
+
+
+@setup_logging.connect
+def keep_our_logging(**kwargs: Any) -> None:
+    """Let Django's LOGGING be the logging of workers and beat."""
+
+
+@worker_init.connect
+def prepare_worker(**kwargs: Any) -> None:
+    """Refuse to work while the configuration is wrong, before anything is forked."""
+    prepare("worker")
+
+
+@beat_init.connect
+def prepare_beat(**kwargs: Any) -> None:
+    """Refuse to send anything while the configuration is wrong."""
+    prepare(BEAT)
