@@ -117,10 +117,16 @@ def start() -> Iterator[Starter]:
 
 
 @pytest.fixture
-def site(s3: str, template: Template, start: Starter, tmp_path: Path) -> Iterator[Site]:
+def large_site(s3: str, template: Template, start: Starter, tmp_path: Path) -> Iterator[Site]:
     """Set up a deployment of its own: database files, a prefix, processes."""
     with Site(tmp_path, template, start) as deployment:
         yield deployment
+
+
+@pytest.fixture
+def site(large_site: Site) -> Site:
+    """Set up the usual one; a module to which size is nothing has a small one by this name."""
+    return large_site
 
 
 @pytest.fixture

@@ -2,18 +2,18 @@
 
 A look finds what is wrong of one thing. What it finds is opened, once, and told; while it is found
 again nothing more is told; what it does not find any more is cleared, and that is told, too. A
-look that could not look clears nothing. Row, messages to people and the event for the log are one
-transaction. Nothing here deletes or mends anything.
+look that could not look, or not to its end, clears nothing. Row, messages to people and the event
+for the log are one transaction. Nothing here deletes or mends anything.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from django.db import DEFAULT_DB_ALIAS, DatabaseError
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, IntegrityError
 from django.db.models import QuerySet
 
 from . import conf, log, notices, request
@@ -27,6 +27,10 @@ OPENED, CLEARED = "alarm_opened", "alarm_cleared"
 MAX_MESSAGE = 2_000
 
 logger = logging.getLogger(__name__)
+
+
+class NotNowError(AuditError):
+    """It cannot be looked now, and nothing is wrong with that: what is open stays open."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +52,27 @@ class Look:
 def go(looks: Sequence[Look]) -> list[Finding]:
     """Look at everything; open and clear alarms by what is found, and return that.
 
-    What keeps a look from looking is an alarm of its own. Raises DatabaseError or BusyError where
-    the alarms themselves cannot be written down.
+    What ends a look early is found by it as well; where the same ends several (a bucket that does
+    not answer), by the first one alone, so that one cause is told once. Raises DatabaseError or
+    BusyError where the alarms themselves cannot be written down.
     """
     findings: list[Finding] = []
+    ended: set[Kind] = set()
     for look in looks:
+        found: list[Finding] = []
+        whole = False
         try:
-            found, whole = list(look.finds()), True
+            found.extend(look.finds())  # keeps what was found before an error
+            whole = True
+        except NotNowError:
+            continue
         except (AuditError, DatabaseError, OSError) as error:
-            found, whole = [Finding(kind_of(error), sentence(error))], is_verdict(error)
+            if (kind := kind_of(error)) not in ended:
+                found.append(Finding(kind, sentence(error)))
+                ended.add(kind)
         settle(look.name, found, whole=whole)
         findings += found
     return findings
-
-
-def is_verdict(error: BaseException) -> bool:
-    """Say whether an error is what a look has found, and not what kept it from looking."""
-    return kind_of(error) in {Kind.APPEND_REFUSED, Kind.TAMPERING, Kind.GAP, Kind.KEY_MISSING}
 
 
 def settle(subject: str, found: Iterable[Finding], *, whole: bool = True) -> None:
@@ -72,9 +80,21 @@ def settle(subject: str, found: Iterable[Finding], *, whole: bool = True) -> Non
 
     `whole`: all of it was looked at, so what was not found is over.
     """
-    wanted = {finding.kind: finding.message[:MAX_MESSAGE] for finding in found}
+    wanted: dict[Kind, str] = {}
+    for finding in found:
+        before = f"{wanted[finding.kind]} " if finding.kind in wanted else ""
+        wanted[finding.kind] = f"{before}{finding.message}"[:MAX_MESSAGE]
     if not wanted and not open_alarms().filter(subject=subject).exists():
         return  # most of the time: nothing to write, and no turn at the database to wait for
+    try:
+        _settle(subject, wanted, whole=whole)
+    except IntegrityError as error:
+        # Where writers do not queue, somebody else has just opened or cleared the same; else the
+        # next look finds it again.
+        logger.warning("The alarms of '%s' were not written down now: %s", subject, error)
+
+
+def _settle(subject: str, wanted: Mapping[Kind, str], *, whole: bool) -> None:
     now = datetime.now(UTC)
     with log.write_transaction(DEFAULT_DB_ALIAS):
         alarms = {row.kind: row for row in open_alarms().filter(subject=subject)}

@@ -17,7 +17,7 @@ from django.db import DatabaseError, connections
 
 from dezky.env import SQLITE_PRAGMAS
 
-from . import conf
+from . import conf, notices
 from .format.errors import RecordError
 from .format.keys import KeyringError
 from .format.record import check
@@ -30,6 +30,8 @@ SYNCHRONOUS_FULL = 2
 MIN_LEASE_SECONDS = 3
 MAX_COLD_SECONDS = 600
 MAX_COLD_ATTEMPTS = 10
+MIN_WEBHOOK_KEY = 16
+MIN_TOKEN = 20
 ENDS_SOON = timedelta(days=30)
 
 
@@ -208,6 +210,54 @@ def _cold_limits() -> Iterator[CheckMessage]:
                 hint=f"Leave it unset for {default}.",
                 id="audit.E017",
             )
+
+
+@register()
+def check_operations(**kwargs: Any) -> list[CheckMessage]:
+    """E020 to E025, W026: what runs unattended, and who hears of it."""
+    return list(_operations())
+
+
+def _operations() -> Iterator[CheckMessage]:
+    for number, name, value in (
+        ("E020", "AUDIT_GRACE_DAYS", conf.grace_days()),
+        ("E021", "AUDIT_MIN_FREE_MB", conf.min_free_bytes()),
+        ("E022", "AUDIT_CHECKPOINT_MINUTES", conf.checkpoint_minutes() - 1),
+    ):
+        if value < 0:
+            yield Error(
+                f"{name} is too small.",
+                hint="Leave it unset for the default, which .env.example names.",
+                id=f"audit.{number}",
+            )
+    url, _ = conf.alarm_webhook()
+    if url and not url.startswith(("http://", "https://")):
+        yield Error(
+            "AUDIT_ALARM_WEBHOOK_URL is not a URL.",
+            hint="Begin it with https://.",
+            id="audit.E023",
+        )
+    if url and len(notices.webhook_key()) < MIN_WEBHOOK_KEY:
+        yield Error(
+            "AUDIT_ALARM_WEBHOOK_SECRET is missing, is no base64, or has less than "
+            f"{MIN_WEBHOOK_KEY} bytes in it.",
+            hint="Set it to the output of 'openssl rand -base64 32', and give the receiver the "
+            "same.",
+            id="audit.E024",
+        )
+    if settings.METRICS_TOKEN and len(settings.METRICS_TOKEN) < MIN_TOKEN:
+        yield Error(
+            f"METRICS_TOKEN has less than {MIN_TOKEN} characters.",
+            hint="Set it to the output of 'openssl rand -hex 32'.",
+            id="audit.E025",
+        )
+    if not conf.broker_url():
+        yield checks.Warning(
+            "REDIS_URL is not set: nothing runs by itself, and neither console nor HTTP can have "
+            "a run.",
+            hint="Set it to redis://:PASSWORD@HOST:6379/0, and start worker and beat.",
+            id="audit.W026",
+        )
 
 
 def _is_name(text: str) -> bool:

@@ -17,6 +17,7 @@ from .alarms import Finding, Kind, Look
 from .format.keys import KeyringError
 from .models import ArchiveRun, Checkpoint, CheckpointRefusal, LogState, VerificationRun
 from .routers import hot_alias
+from .wording import count
 
 PUBLISHED_WITHIN = timedelta(hours=2)
 ALARMING = (ArchiveRun.Outcome.FAILED, ArchiveRun.Outcome.REFUSED)
@@ -31,9 +32,11 @@ OF_VERDICT = {
 def last_run() -> Iterator[Finding]:
     """Find that the last run that has ended has failed."""
     ended = ArchiveRun.objects.exclude(outcome=ArchiveRun.Outcome.RUNNING)
-    # What was stopped, or died and was taken over, neither failed nor put anything right.
-    row = ended.exclude(outcome=ArchiveRun.Outcome.INTERRUPTED).first()
-    if row is None or row.outcome not in ALARMING or not row.failure:
+    # What was stopped, or died and was taken over, or was asked for what cannot be, neither failed
+    # nor put anything right.
+    ended = ended.exclude(outcome=ArchiveRun.Outcome.INTERRUPTED)
+    row = ended.exclude(outcome__in=ALARMING, failure="").first()
+    if row is None or row.outcome not in ALARMING:
         return
     kind = Kind(row.failure) if row.failure in set(GRAVE) else Kind.RUN_FAILED
     yield Finding(kind, f"Run {row.pk} ({row.get_outcome_display()}): {row.error}")
@@ -65,8 +68,8 @@ def waiting_checkpoints() -> Iterator[Finding]:
     if number := waiting.count():
         yield Finding(
             Kind.BUCKET,
-            f"{number:,} checkpoints wait for the bucket for more than two hours: run "
-            "checkpoint_now, which publishes them, or says why it cannot.",
+            f"{count(number, 'checkpoint')} not published for more than two hours: run "
+            "checkpoint_now, which publishes what waits for the bucket, or says why it cannot.",
         )
 
 

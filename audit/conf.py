@@ -84,6 +84,11 @@ def run_hour_utc() -> int:
     return int(settings.ARCHIVE_RUN_HOUR_UTC)
 
 
+def verify_hour_utc() -> int:
+    """Return the hour of the nightly verification: an hour after the run, on the same day."""
+    return min(run_hour_utc() + 1, 23)
+
+
 def lease_seconds() -> int:
     """Return how long a lease lives without being renewed."""
     return int(settings.AUDIT_LEASE_SECONDS)

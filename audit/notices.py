@@ -15,12 +15,13 @@ import hashlib
 import hmac
 import json
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from smtplib import SMTPException
 from typing import Any
 
 import urllib3
-from django.core.mail import EmailMessage
+from django.core.mail import EmailMessage, get_connection
 
 from . import conf
 from .format.errors import AuditError
@@ -31,7 +32,6 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 GIVEN_UP = timedelta(days=3)
 SECONDS = 10.0
 SECRET_PREFIX = "whsec_"  # noqa: S105  # what such a secret may begin with
-MAX_ANSWER = 64 * 1024
 
 Channel, Event = Notice.Channel, Notice.Event
 
@@ -59,14 +59,20 @@ def queue(alarm: Alarm, event: str, now: datetime) -> None:
 
 
 def send_due() -> int:
-    """Send what is due; return how many were sent. Raises DatabaseError."""
+    """Send what is due; return how many were sent. Raises DatabaseError.
+
+    A way by which one message did not go is not tried again now: whoever sends has other work.
+    """
     now, sent = datetime.now(UTC), 0
+    closed: set[str] = set()
     due = Notice.objects.filter(
         sent_at=None, next_try_at__lte=now, alarm__opened_at__gt=now - GIVEN_UP
     ) | Notice.objects.filter(
         sent_at=None, next_try_at__lte=now, alarm__cleared_at__gt=now - GIVEN_UP
     )
     for notice in due.select_related("alarm"):
+        if notice.channel in closed:
+            continue
         pause = min(FIRST_PAUSE * 2**notice.tries, LONGEST_PAUSE)
         mine = Notice.objects.filter(pk=notice.pk, sent_at=None, tries=notice.tries)
         if not mine.update(tries=notice.tries + 1, next_try_at=datetime.now(UTC) + pause):
@@ -74,6 +80,7 @@ def send_due() -> int:
         try:
             send(notice.channel, notice.alarm, notice.event)
         except UnsentError as error:
+            closed.add(notice.channel)
             logger.error("A message of %s was not sent: %s", notice.alarm, error)
             Notice.objects.filter(pk=notice.pk).update(error=str(error))
         else:
@@ -109,8 +116,10 @@ def _email(alarm: Alarm, event: str) -> None:
         body="\n".join(lines),
         to=conf.alarm_emails(),
         headers={"Auto-Submitted": "auto-generated"},
+        connection=(connection := get_connection()),
     )
     try:
+        connection.open()
         message.send()
     except (OSError, SMTPException, ValueError) as error:
         # Not its text: that may hold what was sent to log in.
@@ -118,13 +127,20 @@ def _email(alarm: Alarm, event: str) -> None:
             f"The mail server did not take it ({type(error).__name__}): see EMAIL_URL and "
             "EMAIL_FROM."
         ) from None
+    finally:
+        # Also where it let nobody in; and a mail that was taken is not sent again for a bad end.
+        with suppress(OSError):
+            connection.close()
 
 
 def _webhook(alarm: Alarm, event: str) -> None:
     url, _ = conf.alarm_webhook()
     body = json.dumps(payload(alarm, event), ensure_ascii=False).encode()
-    # Not by its number: where the database takes nothing, it has none yet.
-    name = f"{alarm.kind}-{alarm.subject}-{alarm.opened_at.timestamp():.3f}-{event}"
+    # Not by its number: where the database takes nothing, it has none yet. And without a full
+    # stop, which ends it in what is signed.
+    name = f"{alarm.kind}-{alarm.subject}-{alarm.opened_at.timestamp() * 1000:.0f}-{event}"
+    if not webhook_key():
+        raise UnsentError("AUDIT_ALARM_WEBHOOK_SECRET is missing, or is no base64: set it.")
     try:
         with urllib3.PoolManager(retries=False, timeout=SECONDS) as pool:
             answer: Any = pool.request(
@@ -136,8 +152,7 @@ def _webhook(alarm: Alarm, event: str) -> None:
                 preload_content=False,
             )
             status = answer.status
-            answer.read(MAX_ANSWER)
-            answer.close()
+            answer.close()  # unread: what it says may never end
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         # Not its text: that holds the whole address, which may be a secret.
         raise UnsentError(
@@ -180,9 +195,13 @@ def headers(name: str, at: datetime, body: bytes) -> dict[str, str]:
 
 
 def webhook_key() -> bytes:
-    """Return the secret that signs; raises ValueError where it is no base64."""
+    """Return the secret that signs; empty where there is none, or it is no base64."""
     _, secret = conf.alarm_webhook()
-    return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    text = secret.strip().removeprefix(SECRET_PREFIX).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        return b""
 
 
 def _time(at: datetime) -> str:

@@ -3,7 +3,7 @@
 What changes while it looks must not look wrong. So what is made last is listed first and what is
 listed is looked for once more: the ledger before the bucket for objects that are gone, and after
 it for those that no row knows, since a row learns each name before its PUT. What a run is at work
-on is not looked at until it has ended.
+on is not looked at until it has ended: until then, what was found of it stays as it is.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from . import conf, guard, ledger, log, lookout, purge, selection, storage
-from .alarms import Finding, Kind, Look
+from .alarms import Finding, Kind, Look, NotNowError
 from .format.names import CHECKPOINTS, CheckpointName, ObjectName
-from .log import RolledBackError, current_state, link_at
-from .models import ArchiveBatch, Checkpoint
+from .log import Claim, RolledBackError, current_state, link_at
+from .models import ArchiveBatch, Checkpoint, LogState
 from .wording import count
 
 UNFINISHED_FOR = timedelta(hours=2)
@@ -48,7 +48,7 @@ def log_state() -> Iterator[Finding]:
 def overdue() -> Iterator[Finding]:
     """Find events that should have been archived long ago."""
     head, at = current_state().head_seq, ledger.highest_archived_seq()
-    cutoff = selection.cutoff_at(datetime.now(UTC)) - timedelta(days=conf.grace_days())
+    cutoff = selection.cutoff_at(datetime.now(UTC) - timedelta(days=conf.grace_days()))
     if number := selection.last_due(at, head, cutoff) - at:
         why = "" if conf.archive_enabled() else " ARCHIVE_ENABLED is off: turn it on."
         yield Finding(
@@ -61,12 +61,12 @@ def overdue() -> Iterator[Finding]:
 
 def residue() -> Iterator[Finding]:
     """Find rows at or below the floor although no run is at work."""
-    if guard.holder():
-        return
+    _require_no_run()
     floor = current_state().floor_seq
     oldest = log.oldest_seq()
-    if oldest is None or oldest > floor or guard.holder():
+    if oldest is None or oldest > floor:
         return
+    _require_no_run()
     row = purge.residue()  # raises where no batch holds them
     yield Finding(
         Kind.UNFINISHED,
@@ -87,16 +87,20 @@ def planned() -> Iterator[Finding]:
 
 
 def _unfinished(state: str, column: str, what: str) -> Iterator[Finding]:
-    if guard.holder():
-        return
+    _require_no_run()
     since = datetime.now(UTC) - UNFINISHED_FOR
     for row in ArchiveBatch.objects.filter(state=state, **{f"{column}__lt": since})[:1]:
-        if not guard.holder():
-            yield Finding(
-                Kind.UNFINISHED,
-                f"{row} {what}, since {getattr(row, column):%Y-%m-%d %H:%M:%S} UTC, and no run "
-                "is at work: run archive_now, which goes on with it or says why it cannot.",
-            )
+        _require_no_run()
+        yield Finding(
+            Kind.UNFINISHED,
+            f"{row} {what}, since {getattr(row, column):%Y-%m-%d %H:%M:%S} UTC, and no run "
+            "is at work: run archive_now, which goes on with it or says why it cannot.",
+        )
+
+
+def _require_no_run() -> None:
+    if holder := guard.holder():
+        raise NotNowError(f"A run is at work ({holder}).")
 
 
 def objects() -> Iterator[Finding]:
@@ -161,7 +165,12 @@ def claims() -> Iterator[Finding]:
     """Find that the log is behind what is signed in the bucket, or is another one."""
     for claim in lookout.look():
         state = current_state()
-        if state.head_seq < claim.seq or link_at(state, claim.seq) not in {None, claim.link}:
+        while not (fits := _fits(state, claim)):
+            newer = current_state()
+            if newer.floor_seq == state.floor_seq:
+                break
+            state = newer  # what was looked for was purged meanwhile
+        if not fits:
             yield Finding(
                 Kind.APPEND_REFUSED,
                 f"{claim.key} in the bucket is signed for seq {claim.seq:,}, which the hot "
@@ -170,6 +179,10 @@ def claims() -> Iterator[Finding]:
                 "backup.",
             )
             return
+
+
+def _fits(state: LogState, claim: Claim) -> bool:
+    return state.head_seq >= claim.seq and link_at(state, claim.seq) in {None, claim.link}
 
 
 def clock() -> Iterator[Finding]:

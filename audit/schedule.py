@@ -52,7 +52,7 @@ def verify_tick(now: datetime) -> str:
     It is time an hour after the archive's. What a verification has found is a verdict; one that
     could not look at everything is tried again.
     """
-    claimed = daily.claim(Job.VERIFY, now, min(conf.run_hour_utc() + 1, 23))
+    claimed = daily.claim(Job.VERIFY, now, conf.verify_hour_utc())
     if claimed is None:
         return "not now"
     end, outcome, run = End.FAILED, "failed", None

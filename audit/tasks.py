@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,33 +72,42 @@ class TaskWatcher(Watcher):
 @shared_task(name="audit.heartbeat")
 def heartbeat() -> None:
     """Show that beat, broker, worker and database work; tell where the last one does not."""
-    try:
+    with _telling():
         _beat(SCHEDULE)
-    except (DatabaseError, log.BusyError) as error:
-        lastresort.tell(error)
-    else:
         lastresort.settle()
 
 
 @shared_task(name="audit.watch")
 def watch() -> None:
     """Look at what the databases say, and send what people are to be told."""
-    alarms.go(conditions.LOOKS)
-    notices.send_due()
+    with _telling():
+        alarms.go(conditions.LOOKS)
+        notices.send_due()
     tally.count()
 
 
 @shared_task(name="audit.safety_net")
 def safety_net() -> None:
     """Look for what must not be, in the bucket as well."""
-    found = alarms.go(safetynet.LOOKS)
-    _beat(SAFETY_NET)
-    if not found:
-        # The bucket was looked at and the log was not rolled back, so it takes these.
-        try:
-            request.chain()
-        except AuditError as error:
-            logger.warning("The noted events are not in the log yet: %s", error)
+    with _telling():
+        found = alarms.go(safetynet.LOOKS)
+        _beat(SAFETY_NET)
+        if found:
+            return
+    # The bucket was looked at and the log was not rolled back, so it takes these.
+    try:
+        request.chain()
+    except (AuditError, DatabaseError) as error:
+        logger.warning("The noted events are not in the log yet: %s", sentence(error))
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Tell where the database that has the alarms' own rows takes nothing."""
+    try:
+        yield
+    except (DatabaseError, log.BusyError) as error:
+        lastresort.tell(error)
 
 
 @shared_task(name="audit.archive_tick")

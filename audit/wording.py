@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .models import ArchiveRun, VerificationRun
+from .models import Alarm, ArchiveRun, Notice, VerificationRun
 from .result import Outcome, Result
 from .verifications import problem_count
 from .verify import Verified
@@ -65,6 +65,23 @@ def _result_line(outcome: Outcome | str, run: int | None, events: int, batches: 
 def verdict(run: VerificationRun) -> str:
     """Return what a verification found, with a sign that tells good news without its colour."""
     return f"{SIGNS.get(run.outcome, '?')} {run.outcome or 'running'}"
+
+
+def state_of(alarm: Alarm) -> str:
+    """Return whether an alarm is open, with a sign that tells it without its colour."""
+    return "✗ open" if alarm.is_open else "✓ cleared"
+
+
+def told(alarm: Alarm) -> str:
+    """Return by which ways people were told that an alarm was opened, and when."""
+    notices = [row for row in alarm.notices.all() if row.event == Notice.Event.OPENED]
+    return ", ".join(map(_told, notices)) or "nobody was told"
+
+
+def _told(row: Notice) -> str:
+    if row.sent_at:
+        return f"told by {row.get_channel_display()} at {row.sent_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"not yet told by {row.get_channel_display()} ({count(row.tries, 'try', 'tries')})"
 
 
 def verified_line_of(run: VerificationRun) -> str:

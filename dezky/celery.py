@@ -16,10 +16,11 @@ from typing import Any
 import celery.beat
 from celery import Celery
 from celery.schedules import crontab
-from celery.signals import beat_init, setup_logging, worker_init
+from celery.signals import beat_init, setup_logging, task_postrun, task_prerun, worker_init
 from django.conf import settings
-from django.db import DatabaseError
-from kombu.entity import Queue
+from django.db import DatabaseError, close_old_connections
+from kombu.entity import Exchange, Queue
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from audit.format.errors import AuditError
 
@@ -75,7 +76,10 @@ def configuration() -> dict[str, Any]:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0.2, "interval_max": 0.5},
-        task_queues=[Queue(name) for name in ("short", "long")],  # type: ignore[no-untyped-call]  # kombu's
+        task_queues=[
+            Queue(name, Exchange(name), routing_key=name)  # type: ignore[no-untyped-call]  # kombu's
+            for name in ("short", "long")
+        ],
         task_default_queue="short",
         task_routes={
             name: {"queue": "long"}
@@ -137,6 +141,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
                 )
             )
         try:
+            # Beat lives long, and a database may have been restarted meanwhile.
+            close_old_connections()
             alarms.settle(BEAT, found)
             if gone:
                 notices.send_due()  # no worker hears of it
@@ -147,6 +153,20 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
 @setup_logging.connect
 def keep_our_logging(**kwargs: Any) -> None:
     """Let Django's LOGGING be the logging of workers and beat."""
+
+
+@task_prerun.connect
+def name_the_task(task_id: str, task: Any, **kwargs: Any) -> None:
+    """Let each line that is logged meanwhile say which task it is of."""
+    if not task.request.is_eager:
+        bind_contextvars(task_id=task_id, task=task.name)
+
+
+@task_postrun.connect
+def forget_the_task(task: Any, **kwargs: Any) -> None:
+    """Let no later line say so."""
+    if not task.request.is_eager:
+        clear_contextvars()
 
 
 @worker_init.connect

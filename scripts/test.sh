@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Sets up what it needs and runs every check and every test; stops at the first that fails.
+# Sets up what it needs and runs every check and the tests; stops at the first that fails.
 #
-#   ./scripts/test.sh [PYTEST ARGUMENTS]
+#   ./scripts/test.sh           all but the tests marked as slow
+#   ./scripts/test.sh --all     every test, and how much they cover is measured: what CI runs
+#   ./scripts/test.sh PYTEST ARGUMENTS
+#                               only those tests
 #
-# With arguments, only those tests run, and how much they cover is not measured. Reads no .env:
-# the checks run with settings made up for them.
+# Reads no .env: the checks run with settings made up for them.
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
@@ -37,7 +39,7 @@ production() {
     env SECRET_KEY="$(random_base64 48)" AUDIT_SIGNING_KEY="$(random_base64 32)" \
         DEBUG=false ALLOWED_HOSTS=audit.example.eu AUDIT_ORIGIN=audit.example.eu \
         AUDIT_COLD_ENDPOINT=https://s3.example.eu AUDIT_COLD_BUCKET=audit \
-        AUDIT_COLD_ACCESS_KEY=key AUDIT_COLD_SECRET_KEY="$(random_base64 32)" \
+        REDIS_URL=redis://redis.example.eu:6379/0 AUDIT_COLD_ACCESS_KEY=key AUDIT_COLD_SECRET_KEY="$(random_base64 32)" \
         DATABASE_URL="sqlite:///$scratch/checks.sqlite3" \
         python manage.py "$@"
 }
@@ -55,11 +57,13 @@ check ruff check
 check ruff format --check
 check mypy
 check lint-imports --no-logo
-check shellcheck -x scripts/*.sh .ci/run
+check shellcheck -x scripts/*.sh docs/systemd/*.sh .ci/run
 check production makemigrations --check --dry-run
 check production check --deploy --fail-level WARNING
 check python scripts/check_links.py
 if [[ $# -eq 0 ]]; then
+    check python -m pytest -n 3 -m 'not slow'
+elif [[ $* == --all ]]; then
     check python -m pytest -n 3 --cov --cov-branch
 else
     check python -m pytest "$@"

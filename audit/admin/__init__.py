@@ -1,5 +1,5 @@
 """The console: evidence to look at, never to change."""
 
-from . import archive, checkpoints, events, tokens, verification
+from . import alarms, archive, checkpoints, days, events, tokens, verification
 
-__all__ = ["archive", "checkpoints", "events", "tokens", "verification"]
+__all__ = ["alarms", "archive", "checkpoints", "days", "events", "tokens", "verification"]

@@ -11,9 +11,11 @@ from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
+from audit import guard
 from audit.models import ArchiveBatch, ArchiveRun
 from audit.wording import count, result_line_of
 
+from .at_work import AtWorkAdmin
 from .readonly import ReadOnlyAdmin, lines, moment
 from .run_now import PLAN, archive_now, may_run
 
@@ -107,8 +109,13 @@ class ArchiveBatchAdmin(ReadOnlyAdmin):
 
 
 @admin.register(ArchiveRun)
-class ArchiveRunAdmin(ReadOnlyAdmin):
+class ArchiveRunAdmin(AtWorkAdmin):
     """The runs, newest first."""
+
+    gone = (
+        "It says that it is running, but its process is gone or has let its lease run out: the "
+        "next run closes it and finishes its work."
+    )
 
     list_display = (
         "number",
@@ -150,6 +157,15 @@ class ArchiveRunAdmin(ReadOnlyAdmin):
         """Add the plan, which is no page of a run: there is none yet."""
         view = self.admin_site.admin_view(archive_now)
         return [path("archive-now/", view, name="audit_archive_now"), *super().get_urls()]
+
+    def is_at_work(self, row: ArchiveRun) -> bool:
+        """Say whether its lease is held: whoever wins the lease closes the runs before it."""
+        return bool(guard.holder())
+
+    def progress(self, row: ArchiveRun) -> str:
+        """Return the phase that it is in, and what it has moved."""
+        moved = f"{count(row.events, 'event')} in {count(row.batches, 'batch', 'batches')} so far"
+        return f", in phase “{row.phase}”: {moved}" if row.phase else f": {moved}"
 
     @admin.display(description="result")
     def result(self, run: ArchiveRun) -> str:

@@ -81,8 +81,9 @@ def _show(request: HttpRequest) -> HttpResponse:
     problems += [problem for problem in state.problems if problem != found.error]
     try:
         holder = guard.holder()
+        running = ArchiveRun.objects.filter(outcome=ArchiveRun.Outcome.RUNNING).first()
     except DatabaseError as error:
-        holder = ""
+        holder, running = "", None
         problems.append(log.explain(error))
     context: dict[str, Any] = {
         **admin.site.each_context(request),
@@ -98,6 +99,7 @@ def _show(request: HttpRequest) -> HttpResponse:
         "notes": [note for note in found.notes if note not in problems],
         "problems": list(dict.fromkeys(problems)),
         "holder": holder,
+        "running": running,
         "cutoff": moment(selection.cutoff_at(datetime.now(UTC))),
         "retention": count(conf.retention_days(), "day"),
         "bucket": conf.cold_bucket(),

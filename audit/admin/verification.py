@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from django.contrib import admin
@@ -11,10 +12,11 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
 from audit.models import VerificationRun
-from audit.verifications import first_problem, problem_count, problems_of
+from audit.verifications import dead, first_problem, problem_count, problems_of
 from audit.wording import count, tiers_line, verdict, verified_line_of
 
-from .readonly import ReadOnlyAdmin, lines, moment
+from .at_work import AtWorkAdmin
+from .readonly import lines, moment
 from .verify_now import verify_now
 
 PROBLEM_CHARACTERS = 70
@@ -22,8 +24,13 @@ TALLIES = ("manifests", "objects", "checkpoints")
 
 
 @admin.register(VerificationRun)
-class VerificationRunAdmin(ReadOnlyAdmin):
+class VerificationRunAdmin(AtWorkAdmin):
     """The verifications, newest first."""
+
+    gone = (
+        "It says that it is running, but its process is gone, or it began more than a day ago: "
+        "the next verification closes it, and nothing can be said about the log by it."
+    )
 
     list_display = (
         "number",
@@ -58,6 +65,14 @@ class VerificationRunAdmin(ReadOnlyAdmin):
         """Add the page that verifies, which is no page of a verification: there is none yet."""
         view = self.admin_site.admin_view(verify_now)
         return [path("verify-now/", view, name="audit_verify_now"), *super().get_urls()]
+
+    def is_at_work(self, row: VerificationRun) -> bool:
+        """Say whether its process is there."""
+        return row not in dead(datetime.now(UTC))
+
+    def progress(self, row: VerificationRun) -> str:
+        """Return nothing: how much it has looked at is known once it has ended."""
+        return ""
 
     @admin.display(description="verification", ordering="id")
     def number(self, run: VerificationRun) -> str:

@@ -49,6 +49,7 @@ __all__ = [
     "UnavailableError",
     "clock_ahead",
     "head",
+    "make_bucket",
     "names",
     "opened",
     "probe",
@@ -176,14 +177,21 @@ def clock_ahead() -> timedelta | None:
     To the second that the header has. None where the service says no time; raises
     UnavailableError.
     """
-    with asking("HEAD", ""):
-        began = datetime.now(UTC)
-        answer = _client().head_bucket(Bucket=conf.cold_bucket())
-        ended = datetime.now(UTC)
+    try:
+        with asking("HEAD", ""):
+            began = datetime.now(UTC)
+            answer = _client().head_bucket(Bucket=conf.cold_bucket())
+            ended = datetime.now(UTC)
+    except MissingError as error:  # no object of the log's
+        raise UnavailableError(
+            f"{error} The bucket does not exist: create it, or correct AUDIT_COLD_BUCKET."
+        ) from None
     try:
         its = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
     except (KeyError, ValueError):
         return None
+    if its.tzinfo is None:  # "-0000"
+        its = its.replace(tzinfo=UTC)
     # It is within a second of `its`, at some moment between the two of ours.
     if began <= its + timedelta(seconds=1) and its <= ended:
         return timedelta()
@@ -199,6 +207,45 @@ def probe(seconds: int) -> None:
     with asking("LIST", prefix, attempts=1, seconds=seconds):
         client = _impatient(_storage(), seconds)
         client.list_objects(Bucket=conf.cold_bucket(), Prefix=prefix, MaxKeys=1)
+
+
+def make_bucket(seconds: int) -> bool:
+    """Make the bucket if it is not there; return whether this call made it.
+
+    In one try each, in which the service may be silent for so long. Raises UnavailableError where
+    it does not answer or refuses, and where the name is somebody else's.
+    """
+    name = conf.cold_bucket()
+    client = _impatient(_storage(), seconds)
+
+    def is_there() -> bool:
+        try:
+            with asking("HEAD", "/", attempts=1, seconds=seconds):
+                client.head_bucket(Bucket=name)
+        except MissingError:
+            return False
+        return True
+
+    if is_there():
+        return False
+    region = client.meta.region_name
+    # Where it is not the service's first region, it is to be said again.
+    extra = (
+        {}
+        if region == "us-east-1"
+        else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    )
+    try:
+        with asking("PUT", "/", attempts=1, seconds=seconds):
+            client.create_bucket(Bucket=name, **extra)
+    except ExistsError:
+        if is_there():  # made by another since we asked
+            return False
+        raise UnavailableError(
+            f"A bucket named '{name}' is somebody else's at {conf.cold_endpoint()}: choose "
+            "another AUDIT_COLD_BUCKET."
+        ) from None
+    return True
 
 
 @lru_cache(maxsize=1)  # making one takes longer than what it is made for

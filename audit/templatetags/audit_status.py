@@ -5,7 +5,7 @@ from __future__ import annotations
 from django import template
 
 from audit import status, wording
-from audit.models import VerificationRun
+from audit.models import Alarm, VerificationRun
 
 register = template.Library()
 
@@ -14,6 +14,12 @@ register = template.Library()
 def audit_status() -> status.Status:
     """Return the state of the log."""
     return status.read()
+
+
+@register.filter
+def told(alarm: Alarm) -> str:
+    """Return by which ways people were told of an alarm."""
+    return wording.told(alarm)
 
 
 @register.filter

@@ -5,6 +5,7 @@
     python -m audit.tests.driver append --name NAME --calls N --each K [--at DATE] [--pause WHERE]
                                         [--every SECONDS]
     python -m audit.tests.driver checkpoint [--calls N] [--pause WHERE]
+    python -m audit.tests.driver tasks NAME...
 
 WHERE is one of
     step:NAME[:n]    after the n-th time that a step of the archive is done
@@ -33,8 +34,8 @@ from typing import Any, cast
 
 import django
 
-# So small that even a small batch is purged in several.
-DELETE_CHUNK = int(os.environ.get("DRIVER_DELETE_CHUNK", "1000"))
+# So small that a batch is purged in several; a small one needs DRIVER_DELETE_CHUNK.
+DELETE_CHUNK = 1000
 
 
 class Pause:
@@ -163,7 +164,7 @@ def archive(pause: Pause, max_batches: int | None, through_seq: int | None) -> N
             say(f"done {step}")
             pause.passes("step", step)
 
-    rows.DELETE_CHUNK = DELETE_CHUNK
+    rows.DELETE_CHUNK = int(os.environ.get("DRIVER_DELETE_CHUNK", DELETE_CHUNK))
     request = Request(
         ArchiveRun.Trigger.COMMAND,
         "driver",
@@ -222,10 +223,23 @@ def append(
             say(f"acknowledged {answer.seq} {draft.event['external_id']}")
 
 
+def do_tasks(names: list[str]) -> None:
+    """Do what a worker does for each of these messages; print `did NAME`, or `failed NAME WHY`."""
+    from audit import tasks
+
+    for name in names:
+        try:
+            getattr(tasks, name)()
+            say(f"did {name}")
+        except Exception as error:  # as a worker goes on after it
+            say(f"failed {name} {error!r}")
+
+
 def main() -> None:
     """Take the arguments and go."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["archive", "append", "checkpoint"])
+    parser.add_argument("what", choices=["archive", "append", "checkpoint", "tasks"])
+    parser.add_argument("names", nargs="*")
     parser.add_argument("--pause")
     parser.add_argument("--max-batches", type=int)
     parser.add_argument("--through-seq", type=int)
@@ -250,6 +264,8 @@ def main() -> None:
     elif arguments.what == "checkpoint":
         hook_storage(pause)
         checkpoint(arguments.calls)
+    elif arguments.what == "tasks":
+        do_tasks(arguments.names)
     else:
         append(
             pause,

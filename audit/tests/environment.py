@@ -25,6 +25,8 @@ os.environ.update(
     AUDIT_COLD_ACCESS_KEY="test-access",
     AUDIT_COLD_SECRET_KEY=secrets.token_urlsafe(24),
     AUDIT_COLD_PREFIX="audit/v1",
+    LOG_FORMAT="line",
+    LOG_LEVEL="WARNING",
 )
 for name in (
     "HOT_DATABASE_URL",
@@ -35,5 +37,6 @@ for name in (
     "AUDIT_COLD_ATTEMPTS",
     "AUDIT_CONFIRM",
     "AUDIT_SIGNING_KEYS",
+    "TRUSTED_PROXIES",
 ):
     os.environ.pop(name, None)

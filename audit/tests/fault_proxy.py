@@ -336,6 +336,18 @@ def store_other_bytes(exchange: Exchange) -> None:
     exchange.answer(exchange.forward(bytes(byte ^ 1 for byte in exchange.body()), *DIGESTS))
 
 
+def redate(date: str | None) -> Act:
+    """Be a service that says another time in its answers, or none."""
+
+    def act(exchange: Exchange) -> None:
+        answer = exchange.forward(exchange.body())
+        kept = {name: value for name, value in answer.headers.items() if name.lower() != "date"}
+        dated = {"Date": date} if date else {}
+        exchange.answer(Answer(answer.status, {**kept, **dated}, answer.body))
+
+    return act
+
+
 def drop(*headers: str) -> Act:
     """Let the server see nothing of these headers."""
 

@@ -10,6 +10,7 @@ output and error.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -42,7 +43,8 @@ LOADED = """boto3.s3.inject boto3.resources.factory botocore.client botocore.par
     audit.management.commands.archive_now audit.management.commands.checkpoint_now
     audit.management.commands.ingest_events audit.management.commands.rebuild_ledger
     audit.management.commands.verify_audit
-    cryptography.hazmat.primitives.asymmetric.ed25519"""
+    cryptography.hazmat.primitives.asymmetric.ed25519
+    requests rest_framework.serializers rest_framework.views"""
 MANAGE = ["manage.py"]
 SETTINGS = "dezky.settings"
 
@@ -179,6 +181,7 @@ def main() -> None:
     django.setup()
     for name in LOADED.split():
         importlib.import_module(name)
+    gc.freeze()  # else each process goes through all that, and copies it, when it collects
     while True:
         try:
             asked, numbers = _receive(connection)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shutil
 import sqlite3
@@ -14,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from .simulator import BATCH_EVENTS, Site
+from .sweep import sweep
 from .test_archive_contention import acknowledged
 from .tiny_disk import fill, tiny_disk
 
@@ -238,7 +238,9 @@ def test_a_locked_log_stops_a_run_before_it_begins(site: Site, *, split: bool) -
 
 
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("step", ["range fixed", "recorded", "floor raised"])
+@pytest.mark.parametrize(
+    "step", sweep(["range fixed", "recorded", "floor raised"], always=["recorded"])
+)
 def test_a_log_that_is_locked_amid_a_run_stops_it(site: Site, step: str, *, split: bool) -> None:
     impatient(site, split=split)
     run = site.driver("archive", f"--pause=step:{step}")
@@ -287,8 +289,18 @@ GONE = (
 @pytest.mark.parametrize(
     ("what", "step"),
     [
-        ("replaced", "leased"),
-        *itertools.product(("removed", "replaced", "restored"), ("range fixed", "recorded")),
+        ("removed", "range fixed"),
+        ("replaced", "recorded"),
+        ("restored", "recorded"),
+        *(
+            pytest.param(what, step, marks=pytest.mark.slow)
+            for what, step in (
+                ("replaced", "leased"),
+                ("removed", "recorded"),
+                ("replaced", "range fixed"),
+                ("restored", "range fixed"),
+            )
+        ),
     ],
 )
 def test_a_log_that_is_taken_away_amid_a_run_keeps_its_events(

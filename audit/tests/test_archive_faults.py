@@ -320,10 +320,33 @@ CASES = [
 ]
 
 
+# What becomes of them, and the words they get, another case here or one of test_storage.py has.
+VARIANTS = {
+    "501",
+    "503",
+    "500 with tries as they are by default",
+    "403 to a manifest",
+    "403 to HEAD alone",
+    "403 to LIST alone",
+    "reset within a manifest",
+    "truncated list",
+    "stalled PUT",
+    "stalled LIST",
+    "503 to a LIST",
+}
+assert {case.name for case in CASES} > VARIANTS
+
+
+def marks(case: Case, server: str) -> list[pytest.MarkDecorator]:
+    """Mark as slow: variants, and a second server where it has no part in what the proxy does."""
+    again = case.servers == SERVERS and server in OTHER and case.words and case.asked
+    return [pytest.mark.slow] if again or case.name in VARIANTS else []
+
+
 @pytest.mark.parametrize(
     ("case", "place"),
     [
-        pytest.param(case, server, id=f"{case.name} - {server}")
+        pytest.param(case, server, id=f"{case.name} - {server}", marks=marks(case, server))
         for case in CASES
         for server in case.servers
     ],
@@ -423,6 +446,7 @@ def test_keys_that_are_refused_are_named(place: Place, name: str, words: str) ->
     place.assert_the_next_run_goes_on()
 
 
+@pytest.mark.parametrize("place", ONE, indirect=True)
 def test_a_server_that_is_not_there_is_named(place: Place) -> None:
     place.env["AUDIT_COLD_ENDPOINT"] = "http://127.0.0.1:9"
     answer = place.archive()

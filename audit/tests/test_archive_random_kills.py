@@ -1,4 +1,4 @@
-"""Twenty kills at random moments while others ingest: nothing that was acknowledged is lost.
+"""Kills at random moments while others ingest: nothing that was acknowledged is lost.
 
 `scripts/torture.sh` does this for longer, and worse.
 """
@@ -10,10 +10,12 @@ import random
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from .simulator import Process, Site
+from .sweep import sweep
 from .test_archive_contention import acknowledged
 
-KILLS = 20
 WRITERS = 2
 HEARD = 15  # acknowledgements of each writer from one kill to the next
 MOST_LINES = 30  # of a run, after any of which it is killed
@@ -46,7 +48,11 @@ def check(site: Site, writers: list[Process], place: str) -> list[dict[str, Any]
     return events
 
 
-def test_after_twenty_kills_at_random_moments_every_event_is_there_once(site: Site) -> None:
+@pytest.mark.parametrize("count", sweep([3, 20], always=[3]))
+def test_after_kills_at_random_moments_every_event_is_there_once(
+    small_site: Site, count: int
+) -> None:
+    site = small_site
     seed = random.randrange(10**9)  # noqa: S311  # pytest-randomly has seeded it
     dice = random.Random(seed)  # noqa: S311
     site.start_empty(AUDIT_HOT_RETENTION_DAYS="0", AUDIT_BATCH_MAX_EVENTS="20")
@@ -55,7 +61,7 @@ def test_after_twenty_kills_at_random_moments_every_event_is_there_once(site: Si
         for number in range(WRITERS)
     ]
     kills: list[str] = []
-    while len(kills) < KILLS:
+    while len(kills) < count:
         for writer in writers:
             for _ in range(HEARD):
                 writer.wait_for("^acknowledged")  # they go on, whatever became of the run

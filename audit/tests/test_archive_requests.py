@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from .simulator import BATCH_EVENTS, EVENTS, Site
+from .simulator import SMALL_BATCH_EVENTS, SMALL_EVENTS, Site
+
+
+@pytest.fixture
+def site(small_site: Site) -> Site:
+    """Have few events: more would show nothing else."""
+    return small_site
 
 
 def own(site: Site) -> list[tuple[str, str, Any]]:
@@ -34,10 +40,10 @@ def test_a_run_leaves_two_events_that_say_who_and_from_where(site: Site) -> None
         assert event["data"]["request"] == asked["data"]["request"]
     assert (asked["action"], asked["outcome"]) == ("archive_requested", "unknown")
     assert (ended["action"], ended["outcome"]) == ("archive_ended", "success")
-    assert (ended["data"]["outcome"], ended["data"]["events"]) == ("archived", BATCH_EVENTS)
+    assert (ended["data"]["outcome"], ended["data"]["events"]) == ("archived", SMALL_BATCH_EVENTS)
     assert ended["target"] == {"id": str(answer["run"]), "name": "run 1", "type": "archive_run"}
     seqs = site.rows("SELECT request_seq, outcome_seq FROM audit_archiverun")
-    assert seqs == [(asked["seq"], ended["seq"])] == [(EVENTS + 1, EVENTS + 2)]
+    assert seqs == [(asked["seq"], ended["seq"])] == [(SMALL_EVENTS + 1, SMALL_EVENTS + 2)]
 
 
 def test_a_busy_one_leaves_them_too(site: Site) -> None:
@@ -79,7 +85,7 @@ def test_a_run_that_fails_says_so_in_the_log(site: Site) -> None:
     assert site.rows("SELECT count(*) FROM audit_ownevent") == [(0,)]
     seqs = site.rows("SELECT request_seq, outcome_seq FROM audit_archiverun ORDER BY id")
     # Between the two is the event that the settings were changed.
-    assert seqs == [(EVENTS + 1, EVENTS + 2), (EVENTS + 4, EVENTS + 5)]
+    assert seqs == [(SMALL_EVENTS + 1, SMALL_EVENTS + 2), (SMALL_EVENTS + 4, SMALL_EVENTS + 5)]
 
 
 def roll_back(site: Site, head: int) -> None:
@@ -102,13 +108,13 @@ def roll_back(site: Site, head: int) -> None:
 def test_no_event_is_written_before_the_bucket_was_looked_at(site: Site, how: str) -> None:
     """The bucket ends one seq beyond a log that was put back: an event would take that seq."""
     site.archive("--max-batches=1")
-    roll_back(site, BATCH_EVENTS - 1)
+    roll_back(site, SMALL_BATCH_EVENTS - 1)
     if how == "another run is at work":
         run = site.driver("archive", "--pause=step:fenced")
         run.wait_for("^paused")
         assert site.archive()["outcome"] == "busy"
         run.go_on()
-        assert run.finish()[-1].startswith("outcome refused: The bucket holds seq 1,100")
+        assert run.finish()[-1].startswith("outcome refused: The bucket holds seq 70")
     else:
         endpoint = site.env["AUDIT_COLD_ENDPOINT"]
         site.env["AUDIT_COLD_ENDPOINT"] = "http://127.0.0.1:9"
@@ -160,8 +166,7 @@ def test_what_a_dead_run_could_not_write_the_next_one_writes(site: Site) -> None
 # Up to a seq, whatever its age ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seq", [1, 1024, BATCH_EVENTS, BATCH_EVENTS + 1, EVENTS])
-def test_through_a_seq_archives_up_to_it_and_no_further(site: Site, seq: int) -> None:
+def check_through(site: Site, seq: int) -> None:
     plan = site.archive("--dry-run", f"--through-seq={seq}")
     answer = site.archive(f"--through-seq={seq}")
     assert (answer["outcome"], answer["highest_archived_seq"]) == ("archived", seq)
@@ -173,13 +178,22 @@ def test_through_a_seq_archives_up_to_it_and_no_further(site: Site, seq: int) ->
     assert site.archive(f"--through-seq={seq}")["outcome"] == "nothing_due"
 
 
+@pytest.mark.parametrize("seq", [1, SMALL_BATCH_EVENTS, SMALL_BATCH_EVENTS + 1, SMALL_EVENTS])
+def test_through_a_seq_archives_up_to_it_and_no_further(site: Site, seq: int) -> None:
+    check_through(site, seq)
+
+
+def test_the_same_holds_at_the_end_of_a_frame(large_site: Site) -> None:
+    check_through(large_site, 1024)
+
+
 def test_through_a_seq_that_the_log_has_not_reached_does_nothing(site: Site) -> None:
     for arguments in (["--dry-run"], []):
-        answer = site.archive(f"--through-seq={EVENTS + 50}", *arguments)
+        answer = site.archive(f"--through-seq={SMALL_EVENTS + 50}", *arguments)
         assert (answer["outcome"], answer["exit"]) == ("failed", 1)
-        assert f"the log ends at seq {EVENTS:,}" in answer["error"]
+        assert f"the log ends at seq {SMALL_EVENTS}" in answer["error"]
     assert site.batches() == []
-    assert len(site.hot_seqs()) == EVENTS
+    assert len(site.hot_seqs()) == SMALL_EVENTS
 
 
 def test_a_log_whose_clock_once_leapt_ahead_can_be_archived(site: Site) -> None:
@@ -202,13 +216,15 @@ def test_a_batch_that_was_begun_and_goes_beyond_the_seq_is_not_archived(site: Si
         answer = site.archive("--through-seq=10", *arguments)
         assert (answer["outcome"], answer["highest_archived_seq"]) == ("failed", 0)
         assert "was begun by an earlier run and goes beyond seq 10" in answer["error"]
-    assert site.archive(f"--through-seq={BATCH_EVENTS}")["highest_archived_seq"] == BATCH_EVENTS
+    answer = site.archive(f"--through-seq={SMALL_BATCH_EVENTS}")
+    assert answer["highest_archived_seq"] == SMALL_BATCH_EVENTS
 
 
 def test_what_is_kept_begins_after_what_was_archived(site: Site) -> None:
-    site.archive(f"--through-seq={EVENTS}", "--max-batches=2")
+    site.archive(f"--through-seq={SMALL_EVENTS}", "--max-batches=2")
     ((kept,),) = site.rows("SELECT kept FROM audit_archiverun")
-    assert kept.startswith(f"seq {2 * BATCH_EVENTS + 1:,}–{EVENTS + 1:,}: recorded at or after")
+    first = 2 * SMALL_BATCH_EVENTS + 1
+    assert kept.startswith(f"seq {first}–{SMALL_EVENTS + 1}: recorded at or after")
 
 
 def test_a_name_that_is_no_unicode_stops_nothing(site: Site) -> None:

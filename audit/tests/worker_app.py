@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from celery.schedules import schedule
+from django.conf import settings
 
 from dezky.celery import SCHEDULE, app
 
 ONLY = os.environ.get("TEST_SCHEDULE", "").split(",")
 
+settings.SCHEDULE_CLOCK = f"{__name__}.now"
 app.conf.beat_schedule = {
     name: {**entry, "schedule": schedule(1), "options": {"expires": 30}}
     for name, entry in SCHEDULE.items()

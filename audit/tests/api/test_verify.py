@@ -190,7 +190,8 @@ def test_it_verifies_and_says_where_the_report_is(auditor: Program, body: Any, l
         Process.current().label,
     )
     after = everything()
-    assert {name for name in after if after[name] != before[name]} == {"audit.RunRequest", "audit.VerificationRun"}
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"audit.RunRequest", "audit.VerificationRun"}
 
 
 @cold

@@ -1,0 +1,1 @@
+"""What machines ask: whether this process lives, whether the product can work, its figures."""

@@ -1,0 +1,281 @@
+"""What the databases and this machine say is wrong: each caused for real, and mended."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit import checkpoints, conditions
+from audit.alarms import Kind
+from audit.conditions import LOOKS
+from audit.format.errors import AuditError
+from audit.format.names import Kind as ObjectKind
+from audit.models import ArchiveRun
+
+from .attacks import ED25519, HMAC, KEYS, NEWER, ONE, UNKNOWN, Scene
+from .fault_proxy import FaultProxy, refuse
+from .simulator import Site
+from .test_archive_disk import locked
+from .tiny_disk import tiny_disk
+from .watching import NOWHERE, Watched, look, message, only, quiet
+
+ANOTHER_KEY = base64.b64encode(b"another key, of thirty-two bytes").decode()
+
+
+@pytest.fixture
+def watched(small_site: Site, django_db_blocker: Any) -> Watched:
+    """Watch a site of which two batches are due."""
+    small_site.env["AUDIT_COLD_ATTEMPTS"] = "1"
+    return Watched(small_site, django_db_blocker)
+
+
+@pytest.fixture
+def calm(scene: Scene) -> Scene:
+    """Watch a log that is archived; nothing is wrong with it."""
+    quiet(scene)
+    assert look(scene, *LOOKS) == set()
+    return scene
+
+
+# The last run --------------------------------------------------------------------------------
+
+
+def run(watched: Watched, expected: str, *args: str, **env: str) -> set[tuple[str, str]]:
+    """Run the archive in an environment; return what a look finds then."""
+    site = watched.site
+    before, site.env = site.env, {**site.env, **env}
+    answer = site.archive(*args)
+    site.env = before
+    assert answer["outcome"] == expected, answer
+    return look(watched, *only(LOOKS, "run"))
+
+
+def test_a_run_that_failed_is_an_alarm_until_one_ends_well(watched: Watched) -> None:
+    assert look(watched, *LOOKS) == set()
+    failed = {(Kind.RUN_FAILED, "run")}
+    assert run(watched, "failed", AUDIT_COLD_ENDPOINT=NOWHERE) == failed
+    assert "no whole answer after 1 of 1 tries" in message(watched, *failed.copy().pop())
+    assert run(watched, "failed", AUDIT_COLD_SECRET_KEY="wrong") == failed
+    assert "AUDIT_COLD_SECRET_KEY" in message(watched, *failed.copy().pop())
+    # None of these puts anything right: one that was killed, and one that was asked for too much.
+    driver = watched.site.driver("archive", "--pause=step:range fixed")
+    driver.wait_for("^paused")
+    assert look(watched, *only(LOOKS, "run")) == failed
+    driver.kill()
+    assert run(watched, "failed", "--through-seq=1000000") == failed
+    with watched.inside():
+        outcomes = list(ArchiveRun.objects.values_list("outcome", "failure"))
+    assert outcomes[:2] == [("failed", ""), ("interrupted", "")]
+    assert run(watched, "archived") == set()
+
+
+def test_a_run_that_was_not_allowed_is_no_alarm(watched: Watched) -> None:
+    from audit import archive
+    from audit.request import Request
+
+    with watched.inside():
+        assert archive.run(Request("beat", "schedule")).outcome == "refused"
+    assert look(watched, *LOOKS) == set()
+
+
+def test_what_is_grave_about_a_run_is_an_alarm_of_its_own(
+    watched: Watched, tmp_path: Path
+) -> None:
+    site = watched.site
+
+    def refused(kind: Kind, expected: str = "failed", **env: str) -> None:
+        assert run(watched, expected, **env) == {(kind, "run")}
+        message(watched, kind, "run")
+
+    refused(Kind.KEY_MISSING, AUDIT_SIGNING_KEY=ANOTHER_KEY)
+    refused(Kind.APPEND_REFUSED, "refused", AUDIT_ORIGIN="another-log")
+    with FaultProxy(site.env["AUDIT_COLD_ENDPOINT"]) as proxy:
+        proxy.fault(refuse(507, "QuotaExceeded"), "PUT", ".jsonl.gz")
+        refused(Kind.FULL, AUDIT_COLD_ENDPOINT=proxy.endpoint)
+    with tiny_disk(tmp_path / "disk", 4) as disk:
+        refused(Kind.FULL, TMPDIR=str(disk))
+    skewed = site.driver("archive", f"--clock={20 * 60}")
+    assert "outcome failed" in skewed.finish()[-1]
+    assert look(watched, *only(LOOKS, "run")) == {(Kind.CLOCK, "run")}
+    for kind, statement, mend in (
+        (
+            Kind.TAMPERING,
+            "UPDATE audit_auditevent SET record = CAST(replace(record, '\"v\":1', '\"v\":2') AS "
+            "BLOB) WHERE seq = 9",
+            "UPDATE audit_auditevent SET record = CAST(replace(record, '\"v\":2', '\"v\":1') AS "
+            "BLOB) WHERE seq = 9",
+        ),
+        (
+            Kind.GAP,
+            "CREATE TABLE kept AS SELECT * FROM audit_auditevent WHERE seq = 9; "
+            "DELETE FROM audit_auditevent WHERE seq = 9",
+            "INSERT INTO audit_auditevent SELECT * FROM kept; DROP TABLE kept",
+        ),
+    ):
+        with site.sql() as connection:
+            connection.executescript(statement)
+        refused(kind)
+        with site.sql() as connection:
+            connection.executescript(mend)
+    assert run(watched, "archived") == set()
+    assert site.read_log().records == site.template.records
+
+
+# Verifications ---------------------------------------------------------------------------------
+
+
+def test_what_a_verification_found_is_an_alarm_until_one_as_thorough_is_ok(calm: Scene) -> None:
+    looks = only(LOOKS, "verification")
+
+    def verified(level: str = "full") -> set[tuple[str, str]]:
+        calm.verify(level)
+        return look(calm, *looks)
+
+    key = calm.key(21)
+    flipped = bytearray(calm.get(key))
+    flipped[len(flipped) // 2] ^= 1
+    calm.put(key, bytes(flipped))
+    tampered = {(Kind.TAMPERING, "verification")}
+    assert verified() == tampered
+    assert key in message(calm, Kind.TAMPERING, "verification")
+    calm.put(key, calm.get(key))
+    assert verified("manifests") == tampered  # which looked at less
+    assert verified() == set()
+    calm.remove(key)
+    assert verified() == {(Kind.GAP, "verification")}
+    calm.put(key, calm.get(key))
+    assert verified() == set()
+    calm.endpoint = NOWHERE
+    calm.settings["AUDIT_COLD_ATTEMPTS"] = 1
+    assert verified("manifests") == {(Kind.UNVERIFIABLE, "verification")}
+    calm.endpoint = ""
+    assert verified() == set()
+
+
+# Checkpoints -----------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_was_refused_is_an_alarm_until_one_is_made(calm: Scene) -> None:
+    link = calm.one("SELECT head_link FROM audit_logstate")
+    calm.run(f"UPDATE audit_logstate SET head_link = '{'ab' * 32}'")
+    with calm.inside(), pytest.raises(AuditError):
+        checkpoints.make()
+    refused = {(Kind.TAMPERING, "checkpoint")}
+    assert look(calm, *only(LOOKS, "checkpoint")) == refused
+    assert "No checkpoint is made since 20" in message(calm, Kind.TAMPERING, "checkpoint")
+    calm.run(f"UPDATE audit_logstate SET head_link = '{link}'")
+    assert look(calm, *only(LOOKS, "checkpoint")) == refused  # none was made yet
+    with calm.inside():
+        made = checkpoints.make()
+    calm.remove(made.key)
+    assert look(calm, *only(LOOKS, "checkpoint")) == set()
+
+
+def test_a_checkpoint_that_waits_for_hours_is_an_alarm(calm: Scene) -> None:
+    calm.endpoint = NOWHERE
+    calm.settings["AUDIT_COLD_ATTEMPTS"] = 1
+    with calm.inside():
+        made = checkpoints.make()
+    assert not made.published
+    assert look(calm, *LOOKS) == set()
+    old = datetime.now(UTC) - conditions.PUBLISHED_WITHIN - timedelta(minutes=1)
+    calm.run(f"UPDATE audit_checkpoint SET at = '{old:%Y-%m-%d %H:%M:%S}' WHERE \"index\" = 3")
+    looks = only(LOOKS, "checkpoints")
+    assert look(calm, *looks) == {(Kind.BUCKET, "checkpoints")}
+    assert message(calm, Kind.BUCKET, "checkpoints").startswith("1 checkpoint not published")
+    at = made.at.replace("T", " ").replace("Z", "000")
+    calm.run(f"UPDATE audit_checkpoint SET at = '{at}' WHERE \"index\" = 3")
+    calm.endpoint = ""
+    with calm.inside():
+        assert checkpoints.publish()
+    calm.remove(made.key)
+    assert look(calm, *LOOKS) == set()
+
+
+# Keys ------------------------------------------------------------------------------------------
+
+
+def test_a_key_that_is_missing_ended_or_unknown_is_an_alarm(calm: Scene) -> None:
+    looks = only(LOOKS, "keys")
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    missing = (Kind.KEY_MISSING, "keys")
+    for keys, also, words in (
+        ("nonsense", set(), "AUDIT_SIGNING_KEYS"),
+        ("", set(), "No key signs"),
+        (UNKNOWN, set(), "set AUDIT_SIGNING_KEYS so that it has that key, too"),
+        # It signed today, which it should not have: the same look finds both.
+        (
+            f"{ONE}:until={yesterday},ed25519:e-two:{ED25519}",
+            {(Kind.TAMPERING, "keys")},
+            "k-one has come to its end",
+        ),
+    ):
+        calm.keys = keys
+        assert look(calm, *looks) == {missing, *also}, keys
+        assert words in message(calm, *missing)
+        calm.keys = KEYS
+        assert look(calm, *looks) == set()
+    today = datetime.now(UTC).date()
+    calm.keys = f"{ONE}:until={today},+ed25519:e-two:{ED25519},{NEWER}"
+    assert look(calm, *looks) == set()
+    assert HMAC in calm.keys
+
+
+def test_a_checkpoint_that_was_changed_is_an_alarm(calm: Scene) -> None:
+    calm.run('UPDATE audit_checkpoint SET seq = seq - 1 WHERE "index" = 2')
+    assert look(calm, *only(LOOKS, "keys")) == {(Kind.TAMPERING, "keys")}
+    calm.run('UPDATE audit_checkpoint SET seq = seq + 1 WHERE "index" = 2')
+    assert look(calm, *LOOKS) == set()
+
+
+# Room, and the database of the log ---------------------------------------------------------------
+
+
+def test_a_disk_with_too_little_room_is_an_alarm_that_names_it(
+    calm: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = only(LOOKS, "room")
+    full = (Kind.FULL, "room")
+    calm.settings["AUDIT_MIN_FREE_MB"] = 10**9
+    assert look(calm, *looks) == {full}
+    assert "less than AUDIT_MIN_FREE_MB (1,000,000,000)" in message(calm, *full)
+    calm.settings["AUDIT_MIN_FREE_MB"] = 1
+    assert look(calm, *looks) == set()
+    with tiny_disk(tmp_path / "disk", 64) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        assert look(calm, *looks) == {full}
+        text = message(calm, *full)
+        assert str(disk) in text
+        assert text.count("make room") == 1
+        # The other one as well, in the same alarm.
+        calm.settings["AUDIT_MIN_FREE_MB"] = 10**9
+        look(calm, *looks)
+        assert message(calm, *full).count("make room") == 2
+        monkeypatch.undo()
+    calm.settings["AUDIT_MIN_FREE_MB"] = 1
+    assert shutil.disk_usage(tempfile.gettempdir()).free > 1024**2
+    assert look(calm, *looks) == set()
+
+
+def test_a_log_that_takes_nothing_is_an_alarm_where_its_database_is_another(
+    small_site: Site,
+) -> None:
+    small_site.split()
+    for name in ("DATABASE_URL", "HOT_DATABASE_URL"):
+        small_site.env[name] += "?timeout=1"
+    small_site.env["AUDIT_MIN_FREE_MB"] = "1"
+    found: Callable[[], list[Any]] = lambda: small_site.rows(  # noqa: E731
+        "SELECT kind, subject FROM main.audit_alarm WHERE cleared_at IS NULL"
+    )
+    with locked(small_site.hot_database):
+        assert small_site.driver("tasks", "watch").finish()[-1] == "did watch"
+    assert found() == [("database", "hot")]
+    small_site.driver("tasks", "watch").finish()
+    assert found() == []

@@ -1,0 +1,107 @@
+"""How what is done unattended stands: the schedule, its two nightly jobs, the safety net.
+
+A line each, by what the databases say. That nothing runs by itself is a problem only where
+something should.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from . import conf, daily, verifications
+from .daily import Job, State
+from .models import DayGuard, Heartbeat
+
+SCHEDULE, SAFETY_NET = "Schedule", "Safety net"
+NIGHTLY_ARCHIVE, NIGHTLY_VERIFICATION = "Nightly archive", "Nightly verification"
+ANSWERS_WITHIN = timedelta(minutes=3)
+LOOKS_WITHIN = timedelta(minutes=45)  # it looks every 15
+GOOD, BAD, OPEN, OFF = "✓", "✗", "…", "–"
+
+
+@dataclass(frozen=True)
+class Line:
+    """How one part stands; `sign` tells good from bad without a colour."""
+
+    name: str
+    sign: str
+    text: str
+
+
+def look(now: datetime) -> tuple[list[Line], list[str]]:
+    """Return a line for each part, and a sentence for each problem. Raises DatabaseError."""
+    if not conf.broker_url():
+        why = "nothing runs by itself: REDIS_URL is not set"
+        problems = [f"ARCHIVE_ENABLED is on, but {why}."] if conf.archive_enabled() else []
+        return [Line(SCHEDULE, OFF, why)], problems
+    beats = dict(Heartbeat.objects.values_list("name", "at"))
+    answered = _answered(beats.get("schedule"), now)
+    problems = []
+    if answered.sign == BAD:
+        said = f"{answered.text[0].upper()}{answered.text[1:]}"
+        problems = [f"{said}. See that beat and worker run, and what they log."]
+    lines = [answered, _archive(now), _verification(now), _looked(beats.get("safety_net"), now)]
+    return lines, problems
+
+
+def _answered(at: datetime | None, now: datetime) -> Line:
+    """Say when beat, broker, worker and database last did together what they do every minute."""
+    if at is None:
+        return Line(SCHEDULE, BAD, "no worker has answered yet: nothing runs by itself")
+    if now - at > ANSWERS_WITHIN:
+        since = f"no worker has answered since {_full(at)}: nothing runs by itself"
+        return Line(SCHEDULE, BAD, since)
+    if at - now > ANSWERS_WITHIN:
+        text = f"a worker answered at {_full(at)}, which is yet to come: a clock is wrong"
+        return Line(SCHEDULE, BAD, text)
+    return Line(SCHEDULE, GOOD, f"answered at {at:%H:%M:%S} UTC")
+
+
+def _archive(now: datetime) -> Line:
+    if not conf.archive_enabled():
+        text = "off: ARCHIVE_ENABLED is not set, so it runs when somebody asks"
+        return Line(NIGHTLY_ARCHIVE, OFF, text)
+    sign, text = _today(Job.ARCHIVE, "run", conf.run_hour_utc(), now)
+    return Line(NIGHTLY_ARCHIVE, sign, text)
+
+
+def _verification(now: datetime) -> Line:
+    sign, text = _today(Job.VERIFY, "verification", conf.verify_hour_utc(), now)
+    return Line(NIGHTLY_VERIFICATION, sign, text)
+
+
+def _today(job: DayGuard.Job, noun: str, hour: int, now: datetime) -> tuple[str, str]:
+    """Say what was done today of a job that is done once a day, and when it is time again."""
+    row = DayGuard.objects.filter(job=job, day=now.date()).first()
+    if row is None:
+        begun = "" if now.hour < hour else ": it begins within the hour"
+        return OPEN, f"today from {hour:02}:00 UTC{begun}"
+    if row.state == State.RUNNING:
+        return OPEN, f"at work since {_clock(row.claimed_at)}: {row.holder}"
+    came = row.outcome.replace("_", " ") or "not begun"
+    came += f" today ({noun} {row.run})" if row.run else " today"
+    if row.state == State.WAITING:
+        if row.next_try_at is None:
+            return OPEN, f"{came}: it begins again within the hour"
+        again = f"try {row.tries} of {daily.MOST_TRIES}, the next from {_clock(row.next_try_at)}"
+        return BAD, f"{came}, {again}"
+    good = row.state == State.DONE and row.outcome not in verifications.FOUND
+    tries = "" if row.state == State.DONE else f", {row.tries} tries"
+    return (GOOD if good else BAD), f"{came}{tries}; again tomorrow from {hour:02}:00 UTC"
+
+
+def _looked(at: datetime | None, now: datetime) -> Line:
+    if at is None:
+        return Line(SAFETY_NET, OPEN, "has not looked yet")
+    if now - at > LOOKS_WITHIN:
+        return Line(SAFETY_NET, OPEN, f"has not looked since {_full(at)}")
+    return Line(SAFETY_NET, GOOD, f"looked at {_clock(at)}")
+
+
+def _clock(at: datetime | None) -> str:
+    return f"{at:%H:%M} UTC" if at else "a time that is not known"
+
+
+def _full(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
