@@ -45,6 +45,8 @@ def last_run() -> Iterator[Finding]:
 def verdicts() -> Iterator[Finding]:
     """Find what verifications have found and no later one has taken back."""
     for row in verifications.bad_news():
+        if "problems" not in row.report:
+            continue  # it died, and says nothing about the log
         yield Finding(
             OF_VERDICT.get(VerificationRun.Outcome(row.outcome), Kind.UNVERIFIABLE),
             f"Verification {row.pk} ({row.outcome}, {row.level}): "

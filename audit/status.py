@@ -142,8 +142,8 @@ def _of_runs(status: Status) -> Iterator[Problem]:
         return
     if run.outcome == ArchiveRun.Outcome.RUNNING:
         yield Problem.of(
-            f"{run} says that it is running, but its process ({run.holder}) is gone or has let "
-            "its lease run out: the next run finishes its work."
+            f"Run {run.pk} says that it is running, but its process ({run.holder}) is gone or "
+            "has let its lease run out: the next run finishes its work."
         )
     for batch in ArchiveBatch.objects.exclude(state=ArchiveBatch.State.PURGED)[:SHOWN]:
         yield Problem(f"{batch} is not finished: the next run goes on with it.", str(batch))

@@ -75,15 +75,14 @@ def _today(job: DayGuard.Job, noun: str, hour: int, now: datetime) -> tuple[str,
     """Say what was done today of a job that is done once a day, and when it is time again."""
     row = DayGuard.objects.filter(job=job, day=now.date()).first()
     if row is None:
-        begun = "" if now.hour < hour else ": it begins within the hour"
-        return OPEN, f"today from {hour:02}:00 UTC{begun}"
+        return OPEN, f"{'from' if now.hour < hour else 'due since'} {hour:02}:00 UTC today"
     if row.state == State.RUNNING:
         return OPEN, f"at work since {_clock(row.claimed_at)}: {row.holder}"
     came = row.outcome.replace("_", " ") or "not begun"
     came += f" today ({noun} {row.run})" if row.run else " today"
     if row.state == State.WAITING:
         if row.next_try_at is None:
-            return OPEN, f"{came}: it begins again within the hour"
+            return OPEN, f"{came}; due again"
         again = f"try {row.tries} of {daily.MOST_TRIES}, the next from {_clock(row.next_try_at)}"
         return BAD, f"{came}, {again}"
     good = row.state == State.DONE and row.outcome not in verifications.FOUND
@@ -96,7 +95,7 @@ def _looked(at: datetime | None, now: datetime) -> Line:
         return Line(SAFETY_NET, OPEN, "has not looked yet")
     if now - at > LOOKS_WITHIN:
         return Line(SAFETY_NET, OPEN, f"has not looked since {_full(at)}")
-    return Line(SAFETY_NET, GOOD, f"looked at {_clock(at)}")
+    return Line(SAFETY_NET, GOOD, f"looked last at {_clock(at)}")
 
 
 def _clock(at: datetime | None) -> str:

@@ -9,6 +9,7 @@ from .verify import Verified
 
 MEGABYTE = 1_000_000
 SIGNS = {"ok": "✓", "tampered": "✗", "gap": "✗", "unverifiable": "?", "": "…"}
+SIGNS |= {"archived": "✓", "nothing_due": "✓", "interrupted": "…", "failed": "✗", "refused": "✗"}
 
 
 def as_lines(result: Result) -> list[str]:
@@ -62,9 +63,9 @@ def _result_line(outcome: Outcome | str, run: int | None, events: int, batches: 
     return f"{name}{number}: {count(events, 'event')} in {count(batches, 'batch', 'batches')}"
 
 
-def verdict(run: VerificationRun) -> str:
-    """Return what a verification found, with a sign that tells good news without its colour."""
-    return f"{SIGNS.get(run.outcome, '?')} {run.outcome or 'running'}"
+def verdict(run: VerificationRun | ArchiveRun) -> str:
+    """Return how it ended, with a sign that tells good news without its colour."""
+    return f"{SIGNS.get(run.outcome, '?')} {(run.outcome or 'running').replace('_', ' ')}"
 
 
 def state_of(alarm: Alarm) -> str:
@@ -79,9 +80,10 @@ def told(alarm: Alarm) -> str:
 
 
 def _told(row: Notice) -> str:
+    way = row.get_channel_display().lower()
     if row.sent_at:
-        return f"told by {row.get_channel_display()} at {row.sent_at:%Y-%m-%d %H:%M:%S} UTC"
-    return f"not yet told by {row.get_channel_display()} ({count(row.tries, 'try', 'tries')})"
+        return f"told by {way} at {row.sent_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"not yet told by {way} ({count(row.tries, 'try', 'tries')})"
 
 
 def verified_line_of(run: VerificationRun) -> str:

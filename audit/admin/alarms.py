@@ -10,7 +10,7 @@ from django.db.models import Case, QuerySet, Value, When
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.text import Truncator
+from django.utils.text import Truncator, capfirst
 
 from audit import notices
 from audit.models import Alarm, Notice
@@ -39,12 +39,28 @@ class StateFilter(admin.SimpleListFilter):
         return queryset
 
 
+class KindFilter(admin.SimpleListFilter):
+    """The kinds that there have been."""
+
+    title = "kind"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the choices."""
+        been = set(Alarm.objects.order_by().values_list("kind", flat=True).distinct())
+        return [(kind.value, capfirst(kind.label)) for kind in Alarm.Kind if kind in been]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the alarms of the chosen kind."""
+        return queryset.filter(kind=self.value()) if self.value() else queryset
+
+
 @admin.register(Alarm)
 class AlarmAdmin(ReadOnlyAdmin):
     """The alarms, open ones first, then newest first: nobody clears one by hand."""
 
     list_display = ("state", "what", "short_message", "opened", "seen", "cleared")
-    list_filter = (StateFilter, "kind")
+    list_filter = (StateFilter, KindFilter)
     search_fields = ("message", "subject")
     search_help_text = "A part of a message, or of the name of what is looked at."
     ordering = (Case(When(cleared_at=None, then=Value(0)), default=Value(1)), "-opened_at", "-id")
@@ -76,7 +92,7 @@ class AlarmAdmin(ReadOnlyAdmin):
     @admin.display(description="kind", ordering="kind")
     def what(self, alarm: Alarm) -> str:
         """Return what is wrong, in a word or two."""
-        return alarm.get_kind_display()
+        return str(capfirst(alarm.get_kind_display()))
 
     @admin.display(description="message")
     def short_message(self, alarm: Alarm) -> str:
@@ -108,7 +124,7 @@ class AlarmAdmin(ReadOnlyAdmin):
         """Return the name of the look that found it."""
         return alarm.subject
 
-    @admin.display(description="messages")
+    @admin.display(description="told")
     def told(self, alarm: Alarm) -> SafeString | str:
         """Return each message to people on a line of its own, and what became of it."""
         rows = [_fate(alarm, row) for row in alarm.notices.all()]
@@ -120,7 +136,7 @@ class AlarmAdmin(ReadOnlyAdmin):
 
 def _fate(alarm: Alarm, row: Notice) -> tuple[str, str, str]:
     """Return a sign, which message it is, and what became of it."""
-    name = f"{row.event} by {row.get_channel_display()}"
+    name = f"{row.event} by {row.get_channel_display().lower()}"
     tries = count(row.tries, "try", "tries")
     if row.sent_at:
         return "✓", name, f": sent {moment(row.sent_at)} UTC ({tries})"

@@ -120,7 +120,7 @@ class ArchiveRunAdmin(AtWorkAdmin):
     list_display = (
         "number",
         "started",
-        "outcome",
+        "found",
         "moved",
         "batches",
         "took",
@@ -133,7 +133,7 @@ class ArchiveRunAdmin(AtWorkAdmin):
     search_help_text = "A part of a name, of an error or of a note."
     change_list_template = "admin/audit/archive_list.html"
     fieldsets = (
-        (None, {"fields": ("result", "error_text", "note_lines", "kept")}),
+        (None, {"fields": ("result", "found", "error_text", "note_lines", "kept")}),
         (
             "Asked for",
             {
@@ -141,7 +141,7 @@ class ArchiveRunAdmin(AtWorkAdmin):
                     "trigger",
                     "requested_by",
                     "came_from",
-                    "override",
+                    "overriding",
                     "limits",
                     "asked_seq",
                     "ended_seq",
@@ -176,6 +176,11 @@ class ArchiveRunAdmin(AtWorkAdmin):
     def came_from(self, run: ArchiveRun) -> str:
         """Return the machine or the address that it was asked for from."""
         return run.requested_from or "–"
+
+    @admin.display(description="override")
+    def overriding(self, run: ArchiveRun) -> str:
+        """Return whether it was to run whatever ARCHIVE_ENABLED says."""
+        return "yes: ARCHIVE_ENABLED was not asked for" if run.override else "no"
 
     @admin.display(description="limits")
     def limits(self, run: ArchiveRun) -> str:

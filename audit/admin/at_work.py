@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
+from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from audit.wording import verdict
 
 from .readonly import ReadOnlyAdmin
 
@@ -17,6 +22,17 @@ class AtWorkAdmin(ReadOnlyAdmin):
 
     change_form_template = "admin/audit/at_work.html"
     gone = ""  # what is said of one that says that it is running, and is not
+
+    class Media:
+        """Tells good news from bad, and lets long keys wrap."""
+
+        css: ClassVar = {"all": ["audit/console.css"]}
+
+    @admin.display(description="outcome", ordering="outcome")
+    def found(self, row: Any) -> SafeString:
+        """Return how it ended."""
+        kind = f"audit-verdict audit-{row.outcome or 'running'}"
+        return format_html('<strong class="{}">{}</strong>', kind, verdict(row))
 
     def is_at_work(self, row: Any) -> bool:
         """Say whether the process of a row that says that it is running is there."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import ClassVar
 
 from django.contrib import admin
 from django.urls import URLPattern, path
@@ -13,7 +12,7 @@ from django.utils.text import Truncator
 
 from audit.models import VerificationRun
 from audit.verifications import dead, first_problem, problem_count, problems_of
-from audit.wording import count, tiers_line, verdict, verified_line_of
+from audit.wording import count, tiers_line, verified_line_of
 
 from .at_work import AtWorkAdmin
 from .readonly import lines, moment
@@ -56,11 +55,6 @@ class VerificationRunAdmin(AtWorkAdmin):
         ("Tiers", {"fields": ("tiers",)}),
     )
 
-    class Media:
-        """Lets long keys of a problem wrap, and tells good news from bad."""
-
-        css: ClassVar = {"all": ["audit/console.css"]}
-
     def get_urls(self) -> list[URLPattern]:
         """Add the page that verifies, which is no page of a verification: there is none yet."""
         view = self.admin_site.admin_view(verify_now)
@@ -83,12 +77,6 @@ class VerificationRunAdmin(AtWorkAdmin):
     def result(self, run: VerificationRun) -> str:
         """Return what it found, in one line."""
         return verified_line_of(run)
-
-    @admin.display(description="outcome", ordering="outcome")
-    def found(self, run: VerificationRun) -> SafeString:
-        """Return what it found."""
-        kind = f"audit-verdict audit-{run.outcome or 'running'}"
-        return format_html('<strong class="{}">{}</strong>', kind, verdict(run))
 
     @admin.display(description="level", ordering="level")
     def much(self, run: VerificationRun) -> str:

@@ -61,7 +61,8 @@ def _verify(request: HttpRequest) -> HttpResponse:
     if request.user.has_perm("audit.view_verificationrun"):
         return redirect("admin:audit_verificationrun_change", answer.run)
     if run.outcome not in {Outcome.OK, Outcome.RUNNING}:
-        messages.add_message(request, news, verifications.first_problem(run))
+        what = f"{run.outcome.capitalize()}: {verifications.first_problem(run)}"
+        messages.add_message(request, news, what)
     return redirect(PAGE)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django import template
 
 from audit import status, wording
-from audit.models import Alarm, VerificationRun
+from audit.models import Alarm, ArchiveRun, VerificationRun
 
 register = template.Library()
 
@@ -23,6 +23,6 @@ def told(alarm: Alarm) -> str:
 
 
 @register.filter
-def verdict(run: VerificationRun) -> str:
-    """Return what a verification found, as a person reads it."""
+def verdict(run: VerificationRun | ArchiveRun) -> str:
+    """Return how a run or a verification ended, as a person reads it."""
     return wording.verdict(run)

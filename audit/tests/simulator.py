@@ -93,6 +93,7 @@ class Site:
             "DATABASE_URL": f"sqlite:///{self.database}",
             "AUDIT_COLD_PREFIX": self.prefix,
             "AUDIT_BATCH_MAX_EVENTS": str(BATCH_EVENTS),
+            "REDIS_URL": "redis://127.0.0.1:9/0",  # nobody there, until a test has a broker
         }
         self._processes: list[Process] = []
         shutil.copy(template.full, self.database)

@@ -165,6 +165,24 @@ def test_one_that_somebody_else_has_just_opened_is_left_to_the_next_look() -> No
     assert len(opened()) == 1
 
 
+@pytest.mark.parametrize("table", ["audit_notice", "audit_ownevent"])
+def test_row_messages_and_event_are_written_together_or_not_at_all(
+    table: str, settings: Any
+) -> None:
+    settings.AUDIT_ALARM_EMAILS = ["ada@example.org"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TRIGGER fails BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+        try:
+            alarms.go([look(FULL)])
+        finally:
+            cursor.execute("DROP TRIGGER fails")
+    assert (opened(), Notice.objects.count(), noted()) == ([], 0, [])
+    alarms.go([look(FULL)])
+    assert (len(opened()), Notice.objects.count(), len(noted())) == (1, 1, 1)
+
+
 def test_both_reach_the_log_as_events() -> None:
     log.append(drafts(2))
     alarms.go([look(FULL)])

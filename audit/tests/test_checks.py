@@ -22,6 +22,12 @@ from dezky.env import Reader
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def broker(settings: Any) -> None:
+    """Name a broker; whether it answers is nothing to a check."""
+    settings.REDIS_URL = "redis://127.0.0.1:9/0"
+
+
 def found() -> list[CheckMessage]:
     return [message for message in run_checks() if str(message.id).startswith("audit.")]
 
@@ -49,8 +55,17 @@ GOOD: list[tuple[str, Any]] = [
     ("AUDIT_CONFIRM", "read"),
     ("AUDIT_LEASE_SECONDS", 40),
     ("AUDIT_DEDUP_DAYS", 90),
+    ("AUDIT_GRACE_DAYS", 0),
+    ("AUDIT_MIN_FREE_MB", 0),
+    ("AUDIT_CHECKPOINT_MINUTES", 1),
+    ("METRICS_TOKEN", "abcdefghij" * 2),
 ]
 BAD: list[tuple[str, str, Any, str]] = [
+    ("E020", "AUDIT_GRACE_DAYS", -1, "AUDIT_GRACE_DAYS is too small"),
+    ("E021", "AUDIT_MIN_FREE_MB", -1, "AUDIT_MIN_FREE_MB is too small"),
+    ("E022", "AUDIT_CHECKPOINT_MINUTES", 0, "AUDIT_CHECKPOINT_MINUTES is too small"),
+    ("E024", "AUDIT_ALARM_WEBHOOK_URL", "https://x", "AUDIT_ALARM_WEBHOOK_SECRET is missing"),
+    ("E025", "METRICS_TOKEN", "short", "METRICS_TOKEN has less than 20 characters"),
     ("E001", "SECRET_KEY", "", "SECRET_KEY is missing or weak"),
     ("E001", "SECRET_KEY", "abcdefghij" * 4, "SECRET_KEY is missing or weak"),
     ("E001", "SECRET_KEY", "abcd" * 20, "SECRET_KEY is missing or weak"),
@@ -109,6 +124,12 @@ def test_what_is_not_has_exactly_one_finding_that_says_what_to_do(
     assert text in message.msg
     assert message.hint
     assert message.is_serious()
+
+
+def test_without_a_broker_there_is_a_warning_and_commands_work(settings: Any) -> None:
+    settings.REDIS_URL = ""
+    (message,) = found()
+    assert (message.id, message.is_serious()) == ("audit.W026", False)
 
 
 @pytest.mark.parametrize("number", ["E001", "E002"])
