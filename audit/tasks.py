@@ -42,6 +42,9 @@ from .watcher import Watcher
 SCHEDULE, SAFETY_NET = "schedule", "safety_net"
 # Before the worker ends a task by force, so that a run ends by itself, between two steps.
 LONGEST_SECONDS = 11 * 3600
+# What must not wait is not held up by a mail server, or whoever else, that never comes to an end.
+SHORT_SECONDS = 5 * 60
+HOUR_SECONDS = 3600
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ class TaskWatcher(Watcher):
 # The schedule ------------------------------------------------------------------------------
 
 
-@shared_task(name="audit.heartbeat")
+@shared_task(name="audit.heartbeat", time_limit=SHORT_SECONDS)
 def heartbeat() -> None:
     """Show that beat, broker, worker and database work; tell where the last one does not."""
     with _telling():
@@ -77,7 +80,7 @@ def heartbeat() -> None:
         lastresort.settle()
 
 
-@shared_task(name="audit.watch")
+@shared_task(name="audit.watch", time_limit=SHORT_SECONDS)
 def watch() -> None:
     """Look at what the databases say, and send what people are to be told."""
     with _telling():
@@ -123,7 +126,7 @@ def verify_tick() -> None:
     _say("verification", schedule.verify_tick(conf.schedule_clock()()))
 
 
-@shared_task(name="audit.checkpoint_tick")
+@shared_task(name="audit.checkpoint_tick", time_limit=HOUR_SECONDS)
 def checkpoint_tick() -> None:
     """Make a checkpoint, if it is time."""
     try:
@@ -132,7 +135,7 @@ def checkpoint_tick() -> None:
         logger.error("No checkpoint was made: %s", sentence(error))
 
 
-@shared_task(name="audit.prune")
+@shared_task(name="audit.prune", time_limit=HOUR_SECONDS)
 def prune() -> None:
     """Forget what was kept for long enough."""
     _say("pruning", schedule.prune_tick())

@@ -121,12 +121,12 @@ class ArchiveRunAdmin(AtWorkAdmin):
         "number",
         "started",
         "found",
+        "short_error",
         "moved",
         "batches",
         "took",
         "trigger",
         "requested_by",
-        "short_error",
     )
     list_filter = ("outcome", "trigger", "started_at")
     search_fields = ("requested_by", "error", "notes")
@@ -180,7 +180,7 @@ class ArchiveRunAdmin(AtWorkAdmin):
     @admin.display(description="override")
     def overriding(self, run: ArchiveRun) -> str:
         """Return whether it was to run whatever ARCHIVE_ENABLED says."""
-        return "yes: ARCHIVE_ENABLED was not asked for" if run.override else "no"
+        return "yes: whatever ARCHIVE_ENABLED says" if run.override else "no"
 
     @admin.display(description="limits")
     def limits(self, run: ArchiveRun) -> str:

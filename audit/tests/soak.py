@@ -71,7 +71,7 @@ PATIENCE = 180
 RECENT = 40  # lines of history that a lie is told with
 LINE_EVERY, LOOK_EVERY, DAY_EVERY, NET_EVERY = 30, 5, 8, 20
 VERIFY_EVERY, OPERATOR_EVERY = 25, 35
-VERIFIED_DAYS = 5  # from one day on which the schedule verifies to the next
+VERIFIED_DAYS = 8  # from one day on which the schedule verifies to the next
 SETTLES = timedelta(seconds=5)  # for so long after a mishap what it broke may still be found
 ALARMS_CLEAR_SECONDS = 60
 SILENT_SECONDS = 240
@@ -120,6 +120,7 @@ class Soak:
         self.beside: list[Beside] = []
         self.server, self.proxy, self.broker = server, proxy, broker
         (folder / "site").mkdir()
+        os.environ["REDIS_URL"] = broker.url  # else what migrates warns that there is none
         self.site = Site(folder / "site", empty_template(folder))
         self.site.endpoint = server.endpoint
         self.site.env["DATABASE_URL"] += f"?timeout={BUSY_SECONDS}"
@@ -197,7 +198,7 @@ class Soak:
             each.judge(answer_of(each.child), each.began)
         for each in self.beside:
             age = datetime.now(UTC) - each.began
-            must(age.total_seconds() < PATIENCE, f"It hangs: {each.child.popen.args}")
+            must(age.total_seconds() < PATIENCE, f"It hangs: {each.child.popen.args!r}")
 
     def judge_archive(self, answer: dict[str, Any], began: datetime) -> None:
         """Judge what an operator's run has said."""
@@ -266,8 +267,8 @@ class Soak:
         must(self.writers[number].kill(), f"A writer died: {self.writers[number].lines[-20:]}")
         self.counts["kills"] += 1
         self.note("killed a writer")
-        yield 0
         self.writers[number] = self.new_writer()
+        yield 0
 
     def kill_broker(self) -> Mishap:
         """Kill the broker, and start it again."""
@@ -436,7 +437,7 @@ class Soak:
                 pause = next(mishap, None)
                 if pause is None:
                     self.mended()
-                    mishap, pause = None, self.random.uniform(1, 9)
+                    mishap, pause = None, self.random.uniform(1, 6)
                 turn = time.monotonic() + pause
             time.sleep(0.1)
         self.end()
@@ -537,7 +538,7 @@ def answer_of(child: Child) -> dict[str, Any]:
     """Return what a command has answered; it may have logged before."""
     child.popen.wait(PATIENCE)
     answers = [line for line in child.lines if line.startswith("{")]
-    must(answers, f"{child.popen.args} said: {child.lines[-20:]}")
+    must(answers, f"{child.popen.args!r} said: {child.lines[-20:]}")
     answer: dict[str, Any] = json.loads(answers[-1])
     return answer
 

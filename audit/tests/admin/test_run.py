@@ -11,9 +11,10 @@ from django.test import Client
 from django.urls import reverse
 
 from audit import guard
-from audit.models import ArchiveBatch, ArchiveRun, AuditEvent, LogState
+from audit.models import ArchiveBatch, ArchiveRun, AuditEvent, LogState, RunRequest
 from audit.tests.doors import DUE, KEPT, browser, everything, history, own_events, user
 from audit.tests.factories import ledger_row
+from dezky import celery_app
 
 from .console import Console, Page, changelist, page_of
 
@@ -177,6 +178,21 @@ def test_a_busy_one_leads_back_to_the_plan_and_names_the_holder(operator: Client
     assert not ArchiveRun.objects.exists()
     press(operator)  # a run that has looked at the bucket writes them
     assert [event["data"].get("outcome") for event in own_events()][:2] == [None, "busy"]
+
+
+def test_where_the_broker_does_not_answer_the_plan_says_that_nothing_was_begun(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("task_always_eager", False), ("broker_url", "redis://127.0.0.1:9/0")):
+        monkeypatch.setitem(celery_app.conf, name, value)
+    history()
+    answer = press(operator)
+    assert answer.redirect_chain == [(PLAN, 302)]
+    assert "The broker does not answer, so no worker can be asked: nothing was begun." in text(
+        answer
+    )
+    assert RunRequest.objects.get().state == "withdrawn"
+    assert not ArchiveRun.objects.exists()
 
 
 def test_whoever_may_run_but_not_look_at_runs_is_led_back_to_the_plan() -> None:
