@@ -65,11 +65,14 @@ def go(looks: Sequence[Look]) -> list[Finding]:
             found.extend(look.finds())  # keeps what was found before an error
             whole = True
         except NotNowError:
-            continue
+            pass
         except (AuditError, DatabaseError, OSError) as error:
             if (kind := kind_of(error)) not in ended:
                 found.append(Finding(kind, sentence(error)))
                 ended.add(kind)
+        except Exception as error:
+            logger.exception("The look '%s' failed in a way that nobody foresaw.", look.name)
+            found.append(Finding(Kind.BROKEN, f"The look '{look.name}' failed: {sentence(error)}"))
         settle(look.name, found, whole=whole)
         findings += found
     return findings

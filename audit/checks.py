@@ -32,6 +32,7 @@ MAX_COLD_SECONDS = 600
 MAX_COLD_ATTEMPTS = 10
 MIN_WEBHOOK_KEY = 16
 MIN_TOKEN = 20
+MAX_GRACE_DAYS = 3650
 ENDS_SOON = timedelta(days=30)
 
 
@@ -214,13 +215,13 @@ def _cold_limits() -> Iterator[CheckMessage]:
 
 @register()
 def check_operations(**kwargs: Any) -> list[CheckMessage]:
-    """E020 to E025, W026: what runs unattended, and who hears of it."""
+    """E020 to E025, W026, E027: what runs unattended, and who hears of it."""
     return list(_operations())
 
 
 def _operations() -> Iterator[CheckMessage]:
     for number, name, value in (
-        ("E020", "AUDIT_GRACE_DAYS", conf.grace_days()),
+        ("E020", "AUDIT_GRACE_DAYS", conf.grace_days() - 1),
         ("E021", "AUDIT_MIN_FREE_MB", conf.min_free_bytes()),
         ("E022", "AUDIT_CHECKPOINT_MINUTES", conf.checkpoint_minutes() - 1),
     ):
@@ -230,6 +231,18 @@ def _operations() -> Iterator[CheckMessage]:
                 hint="Leave it unset for the default, which .env.example names.",
                 id=f"audit.{number}",
             )
+    if conf.grace_days() > MAX_GRACE_DAYS:
+        yield Error(
+            f"AUDIT_GRACE_DAYS is more than {MAX_GRACE_DAYS}.",
+            hint="Leave it unset for the default, which .env.example names.",
+            id="audit.E020",
+        )
+    if conf.alarm_emails() and settings.EMAIL_BACKEND.endswith(".dummy.EmailBackend"):
+        yield Error(
+            "AUDIT_ALARM_EMAILS is set and EMAIL_URL is not: no message would be sent.",
+            hint="Set EMAIL_URL to smtp+tls://USER:PASSWORD@HOST:587, or leave both away.",
+            id="audit.E027",
+        )
     url, _ = conf.alarm_webhook()
     if url and not url.startswith(("http://", "https://")):
         yield Error(

@@ -13,13 +13,28 @@ from django.conf import settings
 from django.db.models import F
 
 from . import anchors, conf, log, verifications
-from .alarms import Finding, Kind, Look
+from .alarms import Finding, Kind, Look, NotNowError
 from .format.keys import KeyringError
-from .models import ArchiveRun, Checkpoint, CheckpointRefusal, LogState, VerificationRun
+from .models import (
+    ArchiveRun,
+    Checkpoint,
+    CheckpointRefusal,
+    DayGuard,
+    Heartbeat,
+    LogState,
+    VerificationRun,
+)
 from .routers import hot_alias
 from .wording import count
 
 PUBLISHED_WITHIN = timedelta(hours=2)
+SCHEDULE, SAFETY_NET = "schedule", "safety_net"
+SINCE = "schedule_since"  # the first of heartbeats that came without a pause
+LOOKED_WITHIN = timedelta(hours=1)
+VERIFIED_WITHIN = {
+    VerificationRun.Level.MANIFESTS: timedelta(hours=36),
+    VerificationRun.Level.FULL: timedelta(days=8),
+}
 ALARMING = (ArchiveRun.Outcome.FAILED, ArchiveRun.Outcome.REFUSED)
 # What stopped a run, where that is worth an alarm of its own and not just of a failed run.
 GRAVE = {Kind.TAMPERING, Kind.GAP, Kind.KEY_MISSING, Kind.APPEND_REFUSED, Kind.FULL, Kind.CLOCK}
@@ -44,14 +59,72 @@ def last_run() -> Iterator[Finding]:
 
 def verdicts() -> Iterator[Finding]:
     """Find what verifications have found and no later one has taken back."""
+    died = False
     for row in verifications.bad_news():
-        if "problems" not in row.report:
-            continue  # it died, and says nothing about the log
+        silent = "error" in row.report or row.report.get("stopped")
+        if row.outcome == VerificationRun.Outcome.UNVERIFIABLE and silent:
+            died = True  # or was stopped: it says nothing about the log
+            continue
         yield Finding(
             OF_VERDICT.get(VerificationRun.Outcome(row.outcome), Kind.UNVERIFIABLE),
             f"Verification {row.pk} ({row.outcome}, {row.level}): "
             f"{verifications.first_problem(row)}",
         )
+    if died:
+        raise NotNowError  # what the one before has found, stands
+
+
+def guarded_days() -> Iterator[Finding]:
+    """Find that a day's work was tried as often as it may be, and none was done since."""
+    kinds = {DayGuard.Job.ARCHIVE: Kind.RUN_FAILED, DayGuard.Job.VERIFY: Kind.UNVERIFIABLE}
+    ended = DayGuard.objects.filter(state__in=[DayGuard.State.FAILED, DayGuard.State.DONE])
+    for job, kind in kinds.items():
+        row = ended.filter(job=job).first()
+        if row and row.state == DayGuard.State.FAILED:
+            yield Finding(
+                kind,
+                f"The schedule has tried its {row.get_job_display()} of {row.day} "
+                f"{count(row.tries, 'time')}, and it was not done (the last one: "
+                f"{row.outcome or 'its process died'}). The next day tries again; run "
+                f"{'archive_now' if job == DayGuard.Job.ARCHIVE else 'verify_audit'} meanwhile.",
+            )
+
+
+def unanswered(since: datetime) -> Iterator[Finding]:
+    """Find that no worker has done since then what is sent every minute."""
+    row = Heartbeat.objects.filter(name=SCHEDULE).first()
+    if row is None or row.at < since:
+        when = f"{row.at:%Y-%m-%d %H:%M:%S} UTC" if row else "it began"
+        yield Finding(
+            Kind.SCHEDULE,
+            f"No worker has answered the schedule since {when}: nothing is looked at and nobody "
+            "is told of anything. See that the worker for the queue 'short' runs, and what it "
+            "logs.",
+        )
+
+
+def long_queue() -> Iterator[Finding]:
+    """Find that nobody does the work of the queue `long`, or that the log is not verified."""
+    now = datetime.now(UTC)
+    beats = dict(Heartbeat.objects.values_list("name", "at"))
+    since = beats.get(SINCE, now)
+    if now - max(since, beats.get(SAFETY_NET, since)) > LOOKED_WITHIN:
+        yield Finding(
+            Kind.SCHEDULE,
+            "The safety net has not looked for an hour: no worker takes what the queue 'long' "
+            "has, so nothing is archived or verified either. See that its worker runs, and what "
+            "it is at.",
+        )
+    for level, within in VERIFIED_WITHIN.items():
+        levels = [level, VerificationRun.Level.FULL]
+        newest = verifications.last(*levels)
+        age = now - (newest.finished_at or now) if newest else now - since
+        if min(age, now - since) > within:
+            yield Finding(
+                Kind.UNVERIFIABLE,
+                f"No verification of level {level} has ended for {age.days} days: see how the "
+                "last ones ended, and run verify_audit.",
+            )
 
 
 def refused_checkpoint() -> Iterator[Finding]:
@@ -126,6 +199,8 @@ def hot() -> Iterator[Finding]:
 LOOKS = (
     Look("run", last_run),
     Look("verification", verdicts),
+    Look("days", guarded_days),
+    Look("long queue", long_queue),
     Look("checkpoint", refused_checkpoint),
     Look("checkpoints", waiting_checkpoints),
     Look("keys", keys),

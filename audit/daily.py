@@ -17,11 +17,13 @@ from django.db import DEFAULT_DB_ALIAS
 
 from . import conf, guard, log
 from .guard import Process
-from .models import DayGuard
+from .models import ArchiveRun, DayGuard
 
 MOST_TRIES = 3
 PAUSES = (timedelta(minutes=30), timedelta(minutes=90))  # before the second try, and the third
 LONGEST = timedelta(hours=12)  # after which a worker ends a task by force
+
+GOOD = (ArchiveRun.Outcome.ARCHIVED, ArchiveRun.Outcome.NOTHING_DUE)
 
 Job, State = DayGuard.Job, DayGuard.State
 
@@ -59,10 +61,10 @@ def claim(job: DayGuard.Job, now: datetime, from_hour: int) -> Claim | None:
     with log.write_transaction(DEFAULT_DB_ALIAS):
         DayGuard.objects.get_or_create(job=job, day=now.date())
         row = DayGuard.objects.select_for_update().get(job=job, day=now.date())
-        if row.state == State.RUNNING and row.tries >= MOST_TRIES and _is_abandoned(row):
-            _update(row.pk, row.token, state=State.FAILED)
-            return None
-        if not _is_open(row, now):
+        if row.state == State.RUNNING:
+            if not _is_abandoned(row) or not _take_back(row, now):
+                return None
+        elif row.state != State.WAITING or (row.next_try_at and now < row.next_try_at):
             return None
         token = row.token + 1
         won = _update(
@@ -107,12 +109,27 @@ def _update(pk: int, held: int, **changes: object) -> bool:
     return bool(DayGuard.objects.filter(pk=pk, token=held).update(**changes))
 
 
-def _is_open(row: DayGuard, now: datetime) -> bool:
-    """Say whether a row may be claimed."""
-    if row.state == State.RUNNING:
-        return _is_abandoned(row)
-    early = row.next_try_at is not None and now < row.next_try_at
-    return row.state == State.WAITING and not early
+def _take_back(row: DayGuard, now: datetime) -> bool:
+    """Take a claim from who is gone; say whether the work may be begun anew at once.
+
+    Once it may. Whatever kills those who try it, again and again, is given time.
+    """
+    if row.job == Job.ARCHIVE and _has_run(row):
+        _update(row.pk, row.token, state=State.DONE)
+        return False
+    if row.tries >= MOST_TRIES:
+        _update(row.pk, row.token, state=State.FAILED)
+        return False
+    if row.tries == 1:
+        return True
+    _update(row.pk, row.token, state=State.WAITING, next_try_at=now + PAUSES[row.tries - 1])
+    return False
+
+
+def _has_run(row: DayGuard) -> bool:
+    """Say whether the run of a claim has ended well, and only that was not written down here."""
+    runs = ArchiveRun.objects.filter(trigger=ArchiveRun.Trigger.BEAT, outcome__in=GOOD)
+    return bool(row.claimed_at and runs.filter(started_at__gte=row.claimed_at).exists())
 
 
 def _is_abandoned(row: DayGuard) -> bool:

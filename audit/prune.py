@@ -6,17 +6,30 @@ A key is forgotten only where its event is in cold, gone from hot, and was recor
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 
-from . import conf, log
+from . import conf, log, storage
 from .models import Alarm, ArchiveBatch, DayGuard, RunRequest
 
 KEPT = timedelta(days=90)  # requests for runs, guarded days
+CLOCK_OFF = timedelta(minutes=5)
 ALARMS_KEPT = timedelta(days=5 * 365)
 
 
+logger = logging.getLogger(__name__)
+
+
 def forget() -> int:
-    """Delete all of it; return how many keys went. Raises BusyError, DatabaseError."""
+    """Delete all of it; return how many keys went.
+
+    Nothing is forgotten by a clock that is not the bucket's as well: it may have leapt ahead.
+    Raises BusyError, DatabaseError, UnavailableError.
+    """
+    ahead = storage.clock_ahead()
+    if ahead is None or abs(ahead) > CLOCK_OFF:
+        logger.warning("Nothing is forgotten while this machine's clock is not the bucket's.")
+        return 0
     now = datetime.now(UTC)
     try:
         cutoff = now - timedelta(days=conf.dedup_days())

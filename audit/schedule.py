@@ -6,6 +6,7 @@ memory, and returns in one word what it did.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from . import archive, checkpoints, conf, daily, log, prune, verify
@@ -16,6 +17,8 @@ from .request import Request
 from .result import Outcome
 from .verify import Asked
 from .watcher import Watcher
+
+Clock = Callable[[], datetime]
 
 BEAT = ArchiveRun.Trigger.BEAT
 WHO = "schedule"
@@ -29,8 +32,9 @@ ENDS = {
 }
 
 
-def archive_tick(now: datetime, watcher: Watcher) -> str:
+def archive_tick(clock: Clock, watcher: Watcher) -> str:
     """Run the archive where it is enabled, it is time, and it has not been run today."""
+    now = clock()
     if not conf.archive_enabled():
         return "off"
     claimed = daily.claim(Job.ARCHIVE, now, conf.run_hour_utc())
@@ -42,16 +46,17 @@ def archive_tick(now: datetime, watcher: Watcher) -> str:
         outcome, run = result.outcome, result.run
         end = ENDS.get(outcome, End.FAILED)
     finally:
-        daily.settle(claimed, now, end, outcome.value, run)
+        daily.settle(claimed, clock(), end, outcome.value, run)
     return outcome.value
 
 
-def verify_tick(now: datetime) -> str:
+def verify_tick(clock: Clock) -> str:
     """Verify the log where it is time and it was not verified today, once a week in full.
 
     It is time an hour after the archive's. What a verification has found is a verdict; one that
     could not look at everything is tried again.
     """
+    now = clock()
     claimed = daily.claim(Job.VERIFY, now, conf.verify_hour_utc())
     if claimed is None:
         return "not now"
@@ -63,7 +68,7 @@ def verify_tick(now: datetime) -> str:
         if outcome != VerificationRun.Outcome.UNVERIFIABLE:
             end = End.DONE
     finally:
-        daily.settle(claimed, now, end, outcome, run)
+        daily.settle(claimed, clock(), end, outcome, run)
     return outcome
 
 
@@ -73,8 +78,11 @@ def level_due(now: datetime) -> str:
         trigger=BEAT,
         level=VerificationRun.Level.FULL,
         finished_at__gt=now - FULL_AFTER,
-    ).exclude(outcome__in=[VerificationRun.Outcome.RUNNING, VerificationRun.Outcome.UNVERIFIABLE])
-    return str(VerificationRun.Level.MANIFESTS if full.exists() else VerificationRun.Level.FULL)
+    ).exclude(outcome=VerificationRun.Outcome.RUNNING)
+    # One that died did not look. One that could not look at all of it did, and is not done again
+    # every night: all that there is would be read for it.
+    looked = any("error" not in row.report for row in full)
+    return str(VerificationRun.Level.MANIFESTS if looked else VerificationRun.Level.FULL)
 
 
 def checkpoint_tick() -> str:

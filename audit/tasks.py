@@ -7,7 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import shared_task
@@ -39,7 +39,7 @@ from .verifications import AlreadyVerifyingError
 from .verify import Asked
 from .watcher import Watcher
 
-SCHEDULE, SAFETY_NET = "schedule", "safety_net"
+PAUSE = timedelta(minutes=5)  # after which heartbeats begin anew
 # Before the worker ends a task by force, so that a run ends by itself, between two steps.
 LONGEST_SECONDS = 11 * 3600
 # What must not wait is not held up by a mail server, or whoever else, that never comes to an end.
@@ -49,12 +49,13 @@ HOUR_SECONDS = 3600
 logger = logging.getLogger(__name__)
 
 # Made before the worker forks, so that its children see it set.
-shutting_down = multiprocessing.Event()
+# A plain byte, and no event: the lock of one could be held by a child that was killed.
+shutting_down = multiprocessing.RawValue("b", 0)
 
 
 @worker_shutting_down.connect
 def _begin_to_stop(**kwargs: Any) -> None:
-    shutting_down.set()
+    shutting_down.value = 1
 
 
 class TaskWatcher(Watcher):
@@ -66,7 +67,7 @@ class TaskWatcher(Watcher):
 
     def stopping(self) -> bool:
         """Say whether the run is to stop after the step that it is at."""
-        return shutting_down.is_set() or time.monotonic() > self._until
+        return bool(shutting_down.value) or time.monotonic() > self._until
 
 
 # The schedule ------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ class TaskWatcher(Watcher):
 def heartbeat() -> None:
     """Show that beat, broker, worker and database work; tell where the last one does not."""
     with _telling():
-        _beat(SCHEDULE)
+        _beat_on()
         lastresort.settle()
 
 
@@ -84,8 +85,10 @@ def heartbeat() -> None:
 def watch() -> None:
     """Look at what the databases say, and send what people are to be told."""
     with _telling():
-        alarms.go(conditions.LOOKS)
-        notices.send_due()
+        try:
+            alarms.go(conditions.LOOKS)
+        finally:
+            notices.send_due()
     tally.count()
 
 
@@ -94,7 +97,7 @@ def safety_net() -> None:
     """Look for what must not be, in the bucket as well."""
     with _telling():
         found = alarms.go(safetynet.LOOKS)
-        _beat(SAFETY_NET)
+        _beat(conditions.SAFETY_NET)
         if found:
             return
     # The bucket was looked at and the log was not rolled back, so it takes these.
@@ -116,14 +119,14 @@ def _telling() -> Iterator[None]:
 @shared_task(name="audit.archive_tick")
 def archive_tick() -> None:
     """Do the day's archive run, if it is time."""
-    did = schedule.archive_tick(conf.schedule_clock()(), TaskWatcher())
+    did = schedule.archive_tick(conf.schedule_clock(), TaskWatcher())
     _say("archive", did)
 
 
 @shared_task(name="audit.verify_tick")
 def verify_tick() -> None:
     """Do the day's verification, if it is time."""
-    _say("verification", schedule.verify_tick(conf.schedule_clock()()))
+    _say("verification", schedule.verify_tick(conf.schedule_clock()))
 
 
 @shared_task(name="audit.checkpoint_tick", time_limit=HOUR_SECONDS)
@@ -143,6 +146,15 @@ def prune() -> None:
 
 def _say(what: str, did: str) -> None:
     logger.info("The schedule's %s: %s", what, did)
+
+
+def _beat_on() -> None:
+    """Write a heartbeat down; and that it is the first, where there was none for a while."""
+    before = Heartbeat.objects.filter(name=conditions.SCHEDULE).first()
+    known = Heartbeat.objects.filter(name=conditions.SINCE).exists()
+    if before is None or not known or datetime.now(UTC) - before.at > PAUSE:
+        _beat(conditions.SINCE)
+    _beat(conditions.SCHEDULE)
 
 
 def _beat(name: str) -> None:
@@ -169,7 +181,11 @@ def _archive(row: RunRequest) -> Answer:
     asked = Request(
         row.trigger, row.requested_by, row.requested_from, override=True, id=str(row.pk)
     )
-    result = archive.run(asked, TaskWatcher())
+    try:
+        result = archive.run(asked, TaskWatcher())
+    except Exception as error:
+        logger.exception("A run that was asked for failed in a way that nobody foresaw.")
+        return Answer(None, "failed", f"This program failed: {sentence(error)}", refused="broken")
     refused = ""
     if result.run is None:
         refused = "busy" if result.outcome is Outcome.BUSY else "failed"

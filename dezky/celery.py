@@ -1,6 +1,7 @@
 """The Celery app: two queues, and what is done when.
 
-`short` is for what takes seconds and must not wait, `long` for archive runs and verifications. A
+`short` is for what tells whether all is well and must not wait, not even for a bucket that does
+not answer; `long` for everything else. A
 task is acknowledged when it has ended, so one whose worker dies comes again: each can be done
 twice. What must happen once a day is guarded by a row in the database (`audit.daily`), not here:
 a second beat, or a message that comes twice, changes nothing. The tasks are in `audit.tasks`,
@@ -11,6 +12,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import celery.beat
@@ -18,6 +22,7 @@ from celery import Celery
 from celery.schedules import crontab
 from celery.signals import beat_init, setup_logging, task_postrun, task_prerun, worker_init
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, close_old_connections
 from kombu.entity import Exchange, Queue
 from structlog.contextvars import bind_contextvars, clear_contextvars
@@ -31,6 +36,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dezky.settings")
 BEAT = "beat"  # the subject of the alarm that it raises
 HOUR = 3600
 LONGEST = 12 * HOUR
+ANSWERED_WITHIN = timedelta(minutes=5)  # what is sent every minute
+STARTED = time.monotonic()
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +56,15 @@ SCHEDULE = {
     "safety net": every(900, crontab(minute="5,20,35,50"), "audit.safety_net"),
     "archive": every(HOUR, crontab(minute=0), "audit.archive_tick"),
     "verify": every(HOUR, crontab(minute=30), "audit.verify_tick"),
-    "prune": every(HOUR, crontab(minute=40), "audit.prune"),
+    "prune": every(12 * HOUR, crontab(hour=1, minute=40), "audit.prune"),
 }
 
 
 def configuration() -> dict[str, Any]:
     """Return the app's configuration: asked for when it is first needed, not on import."""
+    origin = sha256(str(settings.AUDIT_ORIGIN).encode("utf-8", "replace")).hexdigest()
     return dict(  # noqa: C408  # these are names
-        broker_url=settings.REDIS_URL or "redis://127.0.0.1:6379/0",
+        broker_url=settings.REDIS_URL or "redis://redis-url-is-not-set.invalid:6379/0",
         task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],
@@ -71,7 +79,8 @@ def configuration() -> dict[str, Any]:
             "socket_connect_timeout": 3,
             "socket_timeout": 30,
             "socket_keepalive": True,
-            "global_keyprefix": "dezky-audit:",
+            # Two logs may share a Redis, and neither gets messages of the other.
+            "global_keyprefix": f"dezky-audit:{origin[:16]}:",
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -88,6 +97,8 @@ def configuration() -> dict[str, Any]:
                 "audit.verify_tick",
                 "audit.carry_out",
                 "audit.safety_net",
+                "audit.checkpoint_tick",
+                "audit.prune",
             )
         },
         worker_max_tasks_per_child=500,
@@ -127,27 +138,29 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
         return self.connection.ensure_connection(gone, self.app.conf.broker_connection_max_retries)
 
     def tell(self, *, gone: bool) -> None:
-        """Open or clear the alarm of the broker; never raises."""
+        """Open or clear the alarms of the broker and of workers that do nothing; never raises."""
         # Models need Django to be set up.
-        from audit import alarms, notices  # noqa: PLC0415
+        from audit import alarms, conditions, notices  # noqa: PLC0415
 
-        found = []
-        if gone:
-            found.append(
-                alarms.Finding(
-                    alarms.Kind.BROKER,
-                    "The broker does not answer: nothing is done by schedule, and no run can be "
-                    "asked for over HTTP. See that Redis is up and REDIS_URL is right.",
-                )
-            )
         try:
             # Beat lives long, and a database may have been restarted meanwhile.
             close_old_connections()
-            alarms.settle(BEAT, found)
+            found = []
             if gone:
+                found.append(
+                    alarms.Finding(
+                        alarms.Kind.BROKER,
+                        "The broker does not answer: nothing is done by schedule, and no run can "
+                        "be asked for over HTTP. See that Redis is up and REDIS_URL is right.",
+                    )
+                )
+            elif time.monotonic() - STARTED > ANSWERED_WITHIN.total_seconds():
+                found += conditions.unanswered(datetime.now(UTC) - ANSWERED_WITHIN)
+            alarms.settle(BEAT, found)
+            if found:
                 notices.send_due()  # no worker hears of it
         except (DatabaseError, AuditError) as error:
-            logger.error("The broker's alarm could not be written down: %s", error)
+            logger.error("Beat's alarm could not be written down: %s", error)
 
 
 @setup_logging.connect
@@ -172,10 +185,18 @@ def forget_the_task(task: Any, **kwargs: Any) -> None:
 @worker_init.connect
 def prepare_worker(**kwargs: Any) -> None:
     """Refuse to work while the configuration is wrong, before anything is forked."""
-    prepare("worker")
+    prepare_or_exit("worker")
 
 
 @beat_init.connect
 def prepare_beat(**kwargs: Any) -> None:
     """Refuse to send anything while the configuration is wrong."""
-    prepare(BEAT)
+    prepare_or_exit(BEAT)
+
+
+def prepare_or_exit(server: str) -> None:
+    """Prepare; end the process where it may not serve: of other errors Celery would go on."""
+    try:
+        prepare(server)
+    except ImproperlyConfigured as error:
+        raise SystemExit(str(error)) from None

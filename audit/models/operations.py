@@ -141,6 +141,8 @@ class Alarm(models.Model):
         DATABASE = "database", "database takes nothing"
         UNKNOWN_OBJECTS = "unknown_objects", "unknown objects"
         UNVERIFIABLE = "unverifiable"
+        SCHEDULE = "schedule", "schedule stands still"
+        BROKEN = "broken", "look failed"
 
     kind = models.CharField(max_length=20, choices=Kind.choices)
     subject = models.CharField(max_length=50, blank=True)

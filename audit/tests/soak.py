@@ -75,6 +75,7 @@ VERIFIED_DAYS = 8  # from one day on which the schedule verifies to the next
 SETTLES = timedelta(seconds=5)  # for so long after a mishap what it broke may still be found
 ALARMS_CLEAR_SECONDS = 60
 SILENT_SECONDS = 240
+IDLE_SECONDS = 90
 FIRST_DAY = datetime(2026, 11, 24, tzinfo=UTC)
 ENTRIES = ("heartbeat", "watch", "checkpoint", "archive", "verify", "prune")
 WORKERS = (("long", 2), ("short", 1))
@@ -383,6 +384,8 @@ class Soak:
             f"database {pages / 1024**2:.0f} MB; biggest {name} {memory:,} MB"
         )
         must(silent < SILENT_SECONDS, f"The schedule has not worked for {silent:.0f} s.")
+        idle = self.idle_seconds()
+        must(idle < IDLE_SECONDS, f"No run was begun by schedule for {idle:.0f} s.")
 
     def silent_seconds(self) -> float:
         """Return how long ago the schedule was last known to work."""
@@ -390,6 +393,14 @@ class Soak:
         if not beats:
             return time.monotonic() - self.began
         return (datetime.now(UTC) - at(beats)).total_seconds()
+
+    def idle_seconds(self) -> float:
+        """Return how long ago the schedule has begun a run."""
+        query = "SELECT max(started_at) FROM audit_archiverun WHERE trigger = 'beat'"
+        newest = self.site.rows(query)[0][0]
+        if not newest:
+            return time.monotonic() - self.began
+        return (datetime.now(UTC) - at(newest)).total_seconds()
 
     def note(self, text: str) -> None:
         """Keep what happened."""

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -91,7 +92,7 @@ class Stack:
 
     def at(self, time_of_day: str) -> None:
         """Let it be this time (UTC) for the schedule's guards."""
-        new = self.clock.with_suffix(".new")
+        new = self.clock.with_suffix(f".{uuid.uuid4()}")
         new.write_text(time_of_day)
         new.replace(self.clock)
 

@@ -55,13 +55,14 @@ GOOD: list[tuple[str, Any]] = [
     ("AUDIT_CONFIRM", "read"),
     ("AUDIT_LEASE_SECONDS", 40),
     ("AUDIT_DEDUP_DAYS", 90),
-    ("AUDIT_GRACE_DAYS", 0),
+    ("AUDIT_GRACE_DAYS", 1),
     ("AUDIT_MIN_FREE_MB", 0),
     ("AUDIT_CHECKPOINT_MINUTES", 1),
     ("METRICS_TOKEN", "abcdefghij" * 2),
 ]
 BAD: list[tuple[str, str, Any, str]] = [
-    ("E020", "AUDIT_GRACE_DAYS", -1, "AUDIT_GRACE_DAYS is too small"),
+    ("E020", "AUDIT_GRACE_DAYS", 0, "AUDIT_GRACE_DAYS is too small"),
+    ("E020", "AUDIT_GRACE_DAYS", 3651, "AUDIT_GRACE_DAYS is more than 3650"),
     ("E021", "AUDIT_MIN_FREE_MB", -1, "AUDIT_MIN_FREE_MB is too small"),
     ("E022", "AUDIT_CHECKPOINT_MINUTES", 0, "AUDIT_CHECKPOINT_MINUTES is too small"),
     ("E024", "AUDIT_ALARM_WEBHOOK_URL", "https://x", "AUDIT_ALARM_WEBHOOK_SECRET is missing"),
@@ -130,6 +131,14 @@ def test_without_a_broker_there_is_a_warning_and_commands_work(settings: Any) ->
     settings.REDIS_URL = ""
     (message,) = found()
     assert (message.id, message.is_serious()) == ("audit.W026", False)
+
+
+def test_addresses_without_a_mail_server_are_an_error(settings: Any) -> None:
+    settings.AUDIT_ALARM_EMAILS = ["a@example.eu"]
+    assert found() == []
+    settings.EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"  # no EMAIL_URL
+    (message,) = found()
+    assert (message.id, message.is_serious()) == ("audit.E027", True)
 
 
 @pytest.mark.parametrize("number", ["E001", "E002"])
