@@ -9,7 +9,7 @@ for the log are one transaction. Nothing here deletes or mends anything.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -150,9 +150,3 @@ def _tell(row: Alarm, action: str, now: datetime) -> None:
 def open_alarms() -> QuerySet[Alarm]:
     """Return those that are open, newest first."""
     return Alarm.objects.filter(cleared_at=None)
-
-
-def lines() -> Iterator[str]:
-    """Yield a sentence for each that is open, for the console."""
-    for row in open_alarms():
-        yield f"Alarm {row.pk} ({row.get_kind_display()}): {row.message}"

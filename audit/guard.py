@@ -27,7 +27,7 @@ from django.db.models.functions import Now
 
 from . import conf, log, request
 from .format.errors import AuditError
-from .models import ArchiveRun, DayGuard, Lease, LogState, VerificationRun
+from .models import ArchiveRun, DayGuard, Lease, LogState, RunRequest, VerificationRun
 
 NAME = "archive"
 RENEWALS_A_LIFE = 3
@@ -65,8 +65,8 @@ class Process:
         )
 
     @classmethod
-    def holding(cls, row: Lease | VerificationRun | DayGuard) -> Process:
-        """Return the process that holds a lease, or does a verification or a day's work."""
+    def holding(cls, row: Lease | VerificationRun | DayGuard | RunRequest) -> Process:
+        """Return the process that holds a lease, or does what a row is of."""
         return cls(row.holder, row.host, row.pid, row.pid_started)
 
     def is_gone(self) -> bool:

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import current_app
@@ -25,7 +25,8 @@ TASK = "audit.carry_out"
 TAKEN_WITHIN = 5.0  # seconds
 BEGUN_WITHIN = 25.0  # once it is taken: a database may be locked for 20
 ENDED_WITHIN = 2.0  # once it has begun: a short one is answered with its outcome
-POLL = 0.05
+POLL = 0.1
+DIES = timedelta(days=1)  # after which a worker of another machine is taken for dead
 
 Kind, State = RunRequest.Kind, RunRequest.State
 
@@ -83,8 +84,13 @@ def ask(kind: RunRequest.Kind, trigger: str, who: str, where: str, *, level: str
 
 def take(request_id: str) -> RunRequest | None:
     """Take a request; None where it was withdrawn, or taken before."""
+    me = Process.current()
     won = RunRequest.objects.filter(pk=request_id, state=State.ASKED).update(
-        state=State.TAKEN, holder=Process.current().label
+        state=State.TAKEN,
+        holder=me.label,
+        host=me.host,
+        pid=me.pid,
+        pid_started=me.started,
     )
     return RunRequest.objects.get(pk=request_id) if won else None
 
@@ -93,6 +99,20 @@ def end(row: RunRequest, answer: Answer) -> None:
     """Write down what became of it."""
     row.run, row.answer, row.state = answer.run, vars(answer), State.ENDED
     row.save(update_fields=["run", "answer", "state"])
+
+
+def close_dead() -> int:
+    """End the requests whose worker died; return how many there were.
+
+    A run that it had begun the next run closes, and a verification the next one.
+    """
+    now, number = datetime.now(UTC), 0
+    for row in RunRequest.objects.filter(state=State.TAKEN):
+        if Process.holding(row).is_gone() or row.asked_at < now - DIES:
+            why = f"Its worker ({row.holder}) ended without a word: ask again."
+            end(row, Answer(_run_of(row), "failed", why, refused="" if _run_of(row) else "failed"))
+            number += 1
+    return number
 
 
 def _withdraw(row: RunRequest) -> bool:

@@ -22,6 +22,7 @@ from typing import Any
 
 import urllib3
 from django.core.mail import EmailMessage, get_connection
+from django.db.models import Q
 
 from . import conf
 from .format.errors import AuditError
@@ -65,10 +66,12 @@ def send_due() -> int:
     """
     now, sent = datetime.now(UTC), 0
     closed: set[str] = set()
+    since = now - GIVEN_UP
     due = Notice.objects.filter(
-        sent_at=None, next_try_at__lte=now, alarm__opened_at__gt=now - GIVEN_UP
-    ) | Notice.objects.filter(
-        sent_at=None, next_try_at__lte=now, alarm__cleared_at__gt=now - GIVEN_UP
+        Q(event=Event.OPENED, alarm__opened_at__gt=since)
+        | Q(event=Event.CLEARED, alarm__cleared_at__gt=since),
+        sent_at=None,
+        next_try_at__lte=now,
     )
     for notice in due.select_related("alarm"):
         if notice.channel in closed:

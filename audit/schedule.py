@@ -50,7 +50,7 @@ def archive_tick(clock: Clock, watcher: Watcher) -> str:
     return outcome.value
 
 
-def verify_tick(clock: Clock) -> str:
+def verify_tick(clock: Clock, watcher: Watcher) -> str:
     """Verify the log where it is time and it was not verified today, once a week in full.
 
     It is time an hour after the archive's. What a verification has found is a verdict; one that
@@ -63,10 +63,13 @@ def verify_tick(clock: Clock) -> str:
     end, outcome, run = End.FAILED, "failed", None
     try:
         level = level_due(now)
-        found = verify.verify(Asked(BEAT, WHO, Process.current().label, level=level, processes=1))
+        asked = Asked(BEAT, WHO, Process.current().label, level=level, processes=1)
+        found = verify.verify(asked, watcher.stop_where_asked)
         outcome, run = found.report.outcome, found.run
         if outcome != VerificationRun.Outcome.UNVERIFIABLE:
             end = End.DONE
+    except KeyboardInterrupt:
+        end, outcome = End.NOT_TRIED, Outcome.INTERRUPTED.value
     finally:
         daily.settle(claimed, clock(), end, outcome, run)
     return outcome

@@ -89,6 +89,7 @@ def watch() -> None:
             alarms.go(conditions.LOOKS)
         finally:
             notices.send_due()
+    handover.close_dead()
     tally.count()
 
 
@@ -126,7 +127,7 @@ def archive_tick() -> None:
 @shared_task(name="audit.verify_tick")
 def verify_tick() -> None:
     """Do the day's verification, if it is time."""
-    _say("verification", schedule.verify_tick(conf.schedule_clock()))
+    _say("verification", schedule.verify_tick(conf.schedule_clock(), TaskWatcher()))
 
 
 @shared_task(name="audit.checkpoint_tick", time_limit=HOUR_SECONDS)
@@ -202,7 +203,10 @@ def _verify(row: RunRequest) -> Answer:
         request=str(row.pk),
     )
     try:
-        found = verify.verify(asked)
+        found = verify.verify(asked, TaskWatcher().stop_where_asked)
+    except KeyboardInterrupt:
+        why = "Its worker was stopped: nothing can be said about the log by it. Ask again."
+        return Answer(None, "failed", why, refused="failed")
     except AlreadyVerifyingError as error:
         return Answer(error.run, "busy", str(error), refused="busy")
     except (log.BusyError, DatabaseError) as error:

@@ -52,6 +52,14 @@ class Watcher:
         """Say whether the run should stop after the current step."""
         return False
 
+    def stop_where_asked(self, events: int) -> None:
+        """Hear that a verification has looked at this many events more.
+
+        Raises KeyboardInterrupt, as Ctrl-C does, where it should stop.
+        """
+        if self.stopping():
+            raise KeyboardInterrupt
+
 
 class Clock:
     """Counts the seconds that are spent in each phase, by all threads together.

@@ -118,14 +118,19 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
     No file is needed: each task asks the database whether there is anything to do.
     """
 
+    misses = 0  # in a row
+
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Send an entry's message; where the broker does not take it, its next time comes."""
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except celery.beat.SchedulingError as error:
             logger.error("Not sent: %s", error)  # without the stack that beat would write
-            self.tell(gone=True)
+            self.misses += 1
+            if self.misses > 1:  # once is no more than a restart
+                self.tell(gone=True)
         else:
+            self.misses = 0
             self.tell(gone=False)
 
     def _ensure_connected(self) -> Any:
@@ -161,6 +166,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
                 notices.send_due()  # no worker hears of it
         except (DatabaseError, AuditError) as error:
             logger.error("Beat's alarm could not be written down: %s", error)
+        except Exception:  # whatever it is, beat must go on
+            logger.exception("Beat's alarm could not be told, in a way that nobody foresaw.")
 
 
 @setup_logging.connect

@@ -16,6 +16,7 @@ class RunRequest(models.Model):
 
     Whoever asks waits a little for a worker to take it, and else withdraws it: both by a
     conditional update, so that nothing begins behind the back of one who was told that it did not.
+    `host`, `pid` and `pid_started` tell, as those of the lease do, whether its worker is gone.
     """
 
     class Kind(models.TextChoices):
@@ -41,6 +42,9 @@ class RunRequest(models.Model):
     asked_at = models.DateTimeField()
     state = models.CharField(max_length=10, choices=State.choices, default=State.ASKED)
     holder = models.CharField(max_length=200, blank=True)
+    host = models.CharField(max_length=100, blank=True)
+    pid = models.BigIntegerField(default=0)
+    pid_started = models.CharField(max_length=50, blank=True)
     run = models.BigIntegerField(null=True, blank=True)
     answer = models.JSONField(default=dict, blank=True)
 

@@ -131,6 +131,11 @@ class Stack:
                 raise AssertionError(f"not within {PATIENCE} s: {what}\n{state}\n{logs}")
             time.sleep(POLL)
 
+    def kill_holder(self) -> None:
+        """SIGKILL the process that is at the day's archive run, and wait until that is seen."""
+        ((pid,),) = self.site.rows("SELECT pid FROM audit_dayguard WHERE state = 'running'")
+        os.kill(pid, signal.SIGKILL)
+
     def runs(self, trigger: str = "beat") -> list[tuple[int, str]]:
         """Return number and outcome of each run of a trigger."""
         query = "SELECT id, outcome FROM audit_archiverun WHERE trigger = ? ORDER BY id"
@@ -141,6 +146,10 @@ class Stack:
         query = "SELECT state, tries, outcome FROM audit_dayguard WHERE job = ? ORDER BY day DESC"
         found: list[tuple[str, int, str]] = self.site.rows(query, job)
         return found[0] if found else ("", 0, "")
+
+    def wait_for_day(self, state: str) -> None:
+        """Wait until the newest guarded day of the archive is in this state."""
+        self.wait_until(lambda: self.day()[0] == state, f"the day to be {state}")
 
     def alarms(self) -> list[tuple[str, str, bool]]:
         """Return kind, subject and whether it is open, of each alarm in its order."""

@@ -53,7 +53,6 @@ def test_one_is_opened_once_refreshed_while_found_and_cleared_when_not() -> None
     (row,) = Alarm.objects.all()
     assert (row.pk, row.opened_at, row.is_open) == (first.pk, first.opened_at, True)
     assert (row.message, row.last_seen_at > before) == ("Still full.", True)
-    assert list(alarms.lines()) == [f"Alarm {row.pk} (disk or quota full): Still full."]
     assert noted() == ["alarm_opened"]
     # Another look finds nothing, and that says nothing about this one.
     alarms.go([look(name="bucket")])

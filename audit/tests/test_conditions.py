@@ -16,9 +16,10 @@ from audit import checkpoints, conditions
 from audit.alarms import Kind
 from audit.conditions import LOOKS
 from audit.format.errors import AuditError
-from audit.models import ArchiveRun
+from audit.models import ArchiveRun, DayGuard, Heartbeat, VerificationRun
 
 from .attacks import ED25519, KEYS, NEWER, ONE, UNKNOWN, Scene
+from .doors import verification
 from .fault_proxy import FaultProxy, refuse
 from .simulator import Site
 from .test_archive_disk import locked
@@ -281,3 +282,82 @@ def test_a_log_that_takes_nothing_is_an_alarm_where_its_database_is_another(
     assert found() == [("database", "hot")]
     small_site.driver("tasks", "watch").finish()
     assert found() == []
+
+
+# The schedule itself --------------------------------------------------------------------------
+
+
+def heartbeat(watched: Watched, **ages: timedelta) -> None:
+    now = datetime.now(UTC)
+    for name, age in ages.items():
+        Heartbeat.objects.update_or_create(name=name, defaults={"at": now - age})
+
+
+def test_a_queue_that_nobody_serves_is_an_alarm(watched: Watched) -> None:
+    (long_queue,) = (each for each in LOOKS if each.name == "long queue")
+    day, hour, minute = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+    alarm = {(Kind.SCHEDULE, "long queue")}
+    for since, looked, expected in (
+        (hour - minute, day, set()),  # it has just come up, after a night without power
+        (day, hour - minute, set()),
+        (day, hour + minute, alarm),
+        (day, minute, set()),
+    ):
+        with watched.inside():
+            heartbeat(watched, schedule_since=since, safety_net=looked)
+        assert look(watched, long_queue) == expected, (since, looked)
+
+
+def test_a_log_that_nobody_verifies_is_an_alarm(watched: Watched) -> None:
+    (long_queue,) = (each for each in LOOKS if each.name == "long queue")
+    alarm = {(Kind.UNVERIFIABLE, "long queue")}
+    hours, now = timedelta(hours=1), datetime.now(UTC)
+    with watched.inside():
+        heartbeat(watched, schedule_since=35 * hours, safety_net=hours / 2)
+    assert look(watched, long_queue) == set()
+    with watched.inside():
+        heartbeat(watched, schedule_since=37 * hours)
+    assert look(watched, long_queue) == alarm
+    with watched.inside():
+        row = verification(
+            trigger="beat", outcome="ok", finished_at=now - 30 * hours, report={"problems": []}
+        )
+    assert look(watched, long_queue) == set()
+    with watched.inside():
+        heartbeat(watched, schedule_since=300 * hours)
+        verification(trigger="beat", outcome="ok", finished_at=now, level="manifests")
+        VerificationRun.objects.filter(pk=row.pk).update(finished_at=now - 193 * hours)
+    assert look(watched, long_queue) == alarm
+    assert "full" in message(watched, *next(iter(alarm)))
+
+
+def test_a_day_that_was_given_up_is_an_alarm_until_one_is_done(watched: Watched) -> None:
+    (days,) = (each for each in LOOKS if each.name == "days")
+    with watched.inside():
+        DayGuard.objects.create(job="archive", day="2026-11-23", state="failed", tries=3)
+        DayGuard.objects.create(job="verify", day="2026-11-23", state="failed", tries=3)
+        DayGuard.objects.create(job="archive", day="2026-11-24", state="running", tries=1)
+    both = {(Kind.RUN_FAILED, "days"), (Kind.UNVERIFIABLE, "days")}
+    assert look(watched, days) == both
+    with watched.inside():
+        DayGuard.objects.filter(job="archive", day="2026-11-24").update(state="done")
+        DayGuard.objects.create(job="verify", day="2026-11-24", state="done", tries=1)
+    assert look(watched, days) == set()
+
+
+@pytest.mark.parametrize("report", [{"error": "It died."}, {"problems": [], "stopped": True}])
+def test_a_verification_that_says_nothing_neither_opens_nor_clears(
+    watched: Watched, report: dict[str, Any]
+) -> None:
+    (verdicts,) = (each for each in LOOKS if each.name == "verification")
+    now = datetime.now(UTC)
+    with watched.inside():
+        verification(outcome="unverifiable", finished_at=now, report=report)
+    assert look(watched, verdicts) == set()
+    with watched.inside():
+        verification(outcome="unverifiable", finished_at=now, report={"problems": [{"kind": "x"}]})
+    alarm = {(Kind.UNVERIFIABLE, "verification")}
+    assert look(watched, verdicts) == alarm
+    with watched.inside():
+        verification(outcome="unverifiable", finished_at=now, report=report)
+    assert look(watched, verdicts) == alarm

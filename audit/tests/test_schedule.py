@@ -137,6 +137,69 @@ def test_a_worker_is_killed_amid_a_run_and_another_one_finishes_it(
     assert stack.site.read_log().records == stack.site.template.records
 
 
+def test_what_kills_each_worker_is_given_time_and_then_it_is_an_alarm(
+    stack: Stack, proxy: FaultProxy
+) -> None:
+    worker = stack.worker()
+    stack.beat("archive", "watch")
+    for tries, (time, after) in enumerate(
+        [("03:00", "running"), ("03:00", "waiting"), ("04:30", "failed")], start=1
+    ):
+        proxy.fault(stall, "PUT", ".jsonl.gz")
+        stack.at(f"2026-11-24T{time}:00")
+        stack.wait_until(lambda: proxy.count("PUT", ".jsonl.gz"), f"try {tries}")
+        assert len(stack.runs()) == tries
+        stack.kill_holder()  # the child that is at it, as the kernel does where memory is short
+        proxy.lift()
+        stack.wait_for_day(after)
+    stack.at("2026-11-24T23:59:59")
+    idle(stack, worker)
+    assert stack.day() == ("failed", 3, "")
+    stack.wait_until(lambda: ("run_failed", "days", True) in stack.alarms(), "the alarm")
+    stack.at("2026-11-25T03:00:00")
+    done(stack)
+    stack.wait_until(lambda: ("run_failed", "days", False) in stack.alarms(), "that it clears")
+    assert stack.site.read_log().records == stack.site.template.records
+
+
+def test_that_no_worker_answers_is_told_by_beat(stack: Stack) -> None:
+    stack.site.env["TEST_ANSWERED_WITHIN"] = "2"
+    worker = stack.worker()
+    stack.beat("heartbeat")
+    stack.wait_for_beats(2)
+    worker.kill()
+    stack.wait_until(lambda: ("schedule", "beat", True) in stack.alarms(), "the alarm")
+    stack.worker()
+    stack.wait_until(lambda: ("schedule", "beat", False) in stack.alarms(), "that it clears")
+
+
+@pytest.mark.parametrize("server", ["worker", "beat"])
+@pytest.mark.parametrize(
+    ("name", "text"), [("AUDIT_ORIGIN", "AUDIT_ORIGIN is missing"), ("REDIS_URL", "is not set")]
+)
+def test_a_wrong_configuration_ends_them_at_once(
+    stack: Stack, server: str, name: str, text: str
+) -> None:
+    stack.site.env[name] = ""
+    part = stack.worker() if server == "worker" else stack.beat("heartbeat")
+    assert part.process.wait(PATIENCE) == 1
+    assert text in part.said()
+
+
+def test_a_run_whose_end_was_not_written_down_is_not_done_again(stack: Stack) -> None:
+    worker = stack.worker()
+    stack.beat("archive")
+    done(stack)
+    with stack.site.sql() as connection:  # as where the database was locked just then
+        connection.execute(
+            "UPDATE audit_dayguard SET state = 'running', pid_started = '1', pid = 1, "
+            "claimed_at = datetime(claimed_at, '-1 second')"
+        )
+    done(stack)
+    idle(stack, worker, 1)
+    assert stack.runs() == [(1, "archived")]
+
+
 def test_a_worker_that_is_stopped_ends_its_run_between_two_steps(
     stack: Stack, proxy: FaultProxy
 ) -> None:
@@ -154,6 +217,26 @@ def test_a_worker_that_is_stopped_ends_its_run_between_two_steps(
     done(stack)
     assert [outcome for _, outcome in stack.runs()] == ["interrupted", "archived"]
     assert stack.site.read_log().records == stack.site.template.records
+
+
+def test_a_worker_that_is_stopped_ends_its_verification_and_another_one_does_it(
+    stack: Stack, proxy: FaultProxy
+) -> None:
+    assert stack.site.archive()["outcome"] == "archived"
+    proxy.fault(stall, "GET", ".jsonl.gz")
+    stack.at("2026-11-24T04:00:00")
+    stopped = stack.worker()
+    stack.beat("verify", "watch")
+    stack.wait_until(lambda: proxy.count("GET", ".jsonl.gz"), "that it reads an object")
+    stopped.process.terminate()
+    stack.wait_until(lambda: "shutdown" in stopped.said(), "that it begins to stop")
+    proxy.lift()
+    assert stopped.process.wait(PATIENCE) == 0
+    assert stack.day("verify") == ("waiting", 0, "interrupted")
+    stack.worker()
+    stack.wait_until(lambda: stack.day("verify")[0] == "done", "another one")
+    assert stack.day("verify") == ("done", 1, "ok")
+    assert stack.alarms() == []
 
 
 def test_three_tries_and_no_fourth_that_day(stack: Stack, proxy: FaultProxy) -> None:
@@ -300,6 +383,21 @@ def test_a_worker_carries_out_what_is_asked_for(stack: Stack, proxy: FaultProxy)
     ) == [("ada", "10.0.0.9", 1)]
     verified = ask(stack, "verify", level="full")
     assert (verified["run"], verified["outcome"]) == (1, "ok")
+
+
+def test_a_request_whose_worker_died_is_ended(stack: Stack, proxy: FaultProxy) -> None:
+    proxy.fault(stall, "PUT", ".jsonl.gz")
+    doomed = stack.worker()
+    assert ask(stack)["outcome"] == "running"
+    doomed.kill()
+    proxy.lift()
+    stack.worker()
+    stack.beat("watch")
+    query = "SELECT answer FROM audit_runrequest WHERE state = 'ended'"
+    stack.wait_until(lambda: stack.site.rows(query), "its end")
+    answer = json.loads(stack.site.rows(query)[0][0])
+    assert (answer["run"], answer["outcome"]) == (1, "failed")
+    assert "ended without a word" in answer["error"]
 
 
 def test_what_no_worker_takes_is_never_begun(stack: Stack) -> None:

@@ -9,12 +9,13 @@ given to them, and nobody's own clock is touched (signatures would not be good b
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from celery.schedules import schedule
 from django.conf import settings
 
+from dezky import celery
 from dezky.celery import SCHEDULE, app
 
 ONLY = os.environ.get("TEST_SCHEDULE", "").split(",")
@@ -26,6 +27,8 @@ app.conf.beat_schedule = {
     if name in ONLY
 }
 app.conf.beat_max_loop_interval = 1
+if seconds := os.environ.get("TEST_ANSWERED_WITHIN"):
+    celery.ANSWERED_WITHIN = timedelta(seconds=float(seconds))
 
 
 def now() -> datetime:

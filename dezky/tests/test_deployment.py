@@ -109,7 +109,8 @@ def test_compose_looks_whether_each_service_is_well(compose: Any) -> None:
     assert "'/healthz'" in image[1]
     for name in ("worker", "worker-short"):
         assert services[name]["hostname"] == name  # which its look asks for
-        node = services[name]["command"][-1].replace("%h", name)
+        command = services[name]["command"]
+        node = command[command.index("-n") + 1].replace("%h", name)
         assert node in services[name]["healthcheck"]["test"]
 
 
