@@ -208,6 +208,7 @@ async def asgi_status(peer: str | None) -> int:
     return int(answered[0]["status"])
 
 
+@pytest.mark.django_db  # a request ends by looking at what another test has left open
 @pytest.mark.parametrize(("peer", "status"), [("10.0.0.1", 404), ("192.0.2.7", 301), (None, 404)])
 def test_an_asgi_server_sees_the_same(settings: Any, peer: str | None, status: int) -> None:
     settings.SECURE_SSL_REDIRECT = True
