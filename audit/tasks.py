@@ -99,9 +99,12 @@ def safety_net() -> None:
     with _telling():
         found = alarms.go(safetynet.LOOKS)
         _beat(conditions.SAFETY_NET)
-        if found:
-            return
-    # The bucket was looked at and the log was not rolled back, so it takes these.
+        if not found:
+            _chain()
+
+
+def _chain() -> None:
+    """Write noted events into the log: the bucket was looked at, and it was not rolled back."""
     try:
         request.chain()
     except (AuditError, DatabaseError) as error:
