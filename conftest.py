@@ -37,7 +37,11 @@ def django_db_modify_db_settings() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def static_files() -> Iterator[None]:
-    """Collect the static files, as a deployment does: pages name them by their digests."""
+    """Collect the static files, as a deployment does: pages name them by their digests.
+
+    The servers that tests start have the settings' own folder, which must be there.
+    """
+    Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
     with override_settings(STATIC_ROOT=f"{environment.FOLDER}/static-{os.getpid()}"):
         call_command("collectstatic", interactive=False, verbosity=0)
         yield

@@ -25,6 +25,15 @@ from .result import sentence
 Kind = Alarm.Kind
 OPENED, CLEARED = "alarm_opened", "alarm_cleared"
 MAX_MESSAGE = 2_000
+# What ends looks that look for something else.
+COMMON = {
+    Kind.APPEND_REFUSED,
+    Kind.BUCKET,
+    Kind.CLOCK,
+    Kind.DATABASE,
+    Kind.FULL,
+    Kind.KEY_MISSING,
+}
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +58,15 @@ class Look:
     finds: Callable[[], Iterable[Finding]]
 
 
-def go(looks: Sequence[Look]) -> list[Finding]:
+def go(subject: str, looks: Sequence[Look]) -> list[Finding]:
     """Look at everything; open and clear alarms by what is found, and return that.
 
-    What ends a look early is found by it as well; where the same ends several (a bucket that does
-    not answer), by the first one alone, so that one cause is told once. Raises DatabaseError or
-    BusyError where the alarms themselves cannot be written down.
+    What ends a look early is found by it as well. What may end any of them (a bucket that does not
+    answer) is found by all together: it is of `subject`, and told once, whichever meets it first.
+    Raises DatabaseError or BusyError where the alarms themselves cannot be written down.
     """
     findings: list[Finding] = []
-    ended: set[Kind] = set()
+    common: dict[Kind, Finding] = {}
     for look in looks:
         found: list[Finding] = []
         whole = False
@@ -67,15 +76,18 @@ def go(looks: Sequence[Look]) -> list[Finding]:
         except NotNowError:
             pass
         except (AuditError, DatabaseError, OSError) as error:
-            if (kind := kind_of(error)) not in ended:
-                found.append(Finding(kind, sentence(error)))
-                ended.add(kind)
+            finding = Finding(kind_of(error), sentence(error))
+            if finding.kind in COMMON:
+                common.setdefault(finding.kind, finding)
+            else:
+                found.append(finding)
         except Exception as error:
             logger.exception("The look '%s' failed in a way that nobody foresaw.", look.name)
             found.append(Finding(Kind.BROKEN, f"The look '{look.name}' failed: {sentence(error)}"))
         settle(look.name, found, whole=whole)
         findings += found
-    return findings
+    settle(subject, common.values())
+    return findings + list(common.values())
 
 
 def settle(subject: str, found: Iterable[Finding], *, whole: bool = True) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from django.conf import settings
 from django.db.models import F
 
 from . import anchors, conf, log, verifications
-from .alarms import Finding, Kind, Look, NotNowError
+from .alarms import Finding, Kind, Look, NotNowError, open_alarms
 from .format.keys import KeyringError
 from .models import (
     ArchiveRun,
@@ -28,9 +27,9 @@ from .routers import hot_alias
 from .wording import count
 
 PUBLISHED_WITHIN = timedelta(hours=2)
-SCHEDULE, SAFETY_NET = "schedule", "safety_net"
-SINCE = "schedule_since"  # the first of heartbeats that came without a pause
 LOOKED_WITHIN = timedelta(hours=1)
+ROOM = "room"
+CLEARLY_MORE = 1.25  # than the least
 VERIFIED_WITHIN = {
     VerificationRun.Level.MANIFESTS: timedelta(hours=36),
     VerificationRun.Level.FULL: timedelta(days=8),
@@ -61,9 +60,8 @@ def verdicts() -> Iterator[Finding]:
     """Find what verifications have found and no later one has taken back."""
     died = False
     for row in verifications.bad_news():
-        silent = "error" in row.report or row.report.get("stopped")
-        if row.outcome == VerificationRun.Outcome.UNVERIFIABLE and silent:
-            died = True  # or was stopped: it says nothing about the log
+        if verifications.is_silent(row):
+            died = True
             continue
         yield Finding(
             OF_VERDICT.get(VerificationRun.Outcome(row.outcome), Kind.UNVERIFIABLE),
@@ -92,7 +90,7 @@ def guarded_days() -> Iterator[Finding]:
 
 def unanswered(since: datetime) -> Iterator[Finding]:
     """Find that no worker has done since then what is sent every minute."""
-    row = Heartbeat.objects.filter(name=SCHEDULE).first()
+    row = Heartbeat.objects.filter(name=Heartbeat.SCHEDULE).first()
     if row is None or row.at < since:
         when = f"{row.at:%Y-%m-%d %H:%M:%S} UTC" if row else "it began"
         yield Finding(
@@ -107,8 +105,8 @@ def long_queue() -> Iterator[Finding]:
     """Find that nobody does the work of the queue `long`, or that the log is not verified."""
     now = datetime.now(UTC)
     beats = dict(Heartbeat.objects.values_list("name", "at"))
-    since = beats.get(SINCE, now)
-    if now - max(since, beats.get(SAFETY_NET, since)) > LOOKED_WITHIN:
+    since = beats.get(Heartbeat.SINCE, now)
+    if now - max(since, beats.get(Heartbeat.SAFETY_NET, since)) > LOOKED_WITHIN:
         yield Finding(
             Kind.SCHEDULE,
             "The safety net has not looked for an hour: no worker takes what the queue 'long' "
@@ -117,13 +115,13 @@ def long_queue() -> Iterator[Finding]:
         )
     for level, within in VERIFIED_WITHIN.items():
         levels = [level, VerificationRun.Level.FULL]
-        newest = verifications.last(*levels)
+        newest = verifications.last_that_looked(*levels)
         age = now - (newest.finished_at or now) if newest else now - since
         if min(age, now - since) > within:
             yield Finding(
                 Kind.UNVERIFIABLE,
-                f"No verification of level {level} has ended for {age.days} days: see how the "
-                "last ones ended, and run verify_audit.",
+                f"No verification of level {level} has come to an end for {age.days} days: see "
+                "how the last ones ended, and run verify_audit.",
             )
 
 
@@ -170,21 +168,27 @@ def keys() -> Iterator[Finding]:
 
 
 def room() -> Iterator[Finding]:
-    """Find that a disk that is written to has too little room."""
+    """Find that a disk that is written to has too little room.
+
+    What was found is over when there is clearly more: else it would come and go with each run.
+    """
+    least = conf.min_free_bytes()
+    enough = least * (CLEARLY_MORE if open_alarms().filter(subject=ROOM).exists() else 1)
     folders = {Path(tempfile.gettempdir()): "batches are encoded before they are sent"}
     for config in settings.DATABASES.values():
         if config["ENGINE"] == "django.db.backends.sqlite3":
             folders[Path(config["NAME"]).parent] = "the database is"
     said = set()
     for folder, what in folders.items():
-        free, device = shutil.disk_usage(folder).free, os.stat(folder).st_dev  # noqa: PTH116
-        if free < conf.min_free_bytes() and device not in said:
+        free, device = shutil.disk_usage(folder).free, folder.stat().st_dev
+        if free < enough and device not in said:
             said.add(device)
             yield Finding(
                 Kind.FULL,
-                f"{folder}, where {what}, has {free / 1024**2:,.0f} MB left, less than "
-                f"AUDIT_MIN_FREE_MB ({conf.min_free_bytes() / 1024**2:,.0f}): make room, before "
-                "no event can be taken any more.",
+                f"{folder}, where {what}, has {free / 1024**2:,.0f} MB left, and "
+                f"AUDIT_MIN_FREE_MB is {least / 1024**2:,.0f}: make room, until "
+                f"{least * CLEARLY_MORE / 1024**2:,.0f} MB are free, before no event can be taken "
+                "any more.",
             )
 
 
@@ -204,6 +208,6 @@ LOOKS = (
     Look("checkpoint", refused_checkpoint),
     Look("checkpoints", waiting_checkpoints),
     Look("keys", keys),
-    Look("room", room),
+    Look(ROOM, room),
     Look("hot", hot),
 )

@@ -18,10 +18,10 @@ from django.db import DEFAULT_DB_ALIAS
 from . import conf, guard, log
 from .guard import Process
 from .models import ArchiveRun, DayGuard
+from .watcher import LONGEST_TASK
 
 MOST_TRIES = 3
 PAUSES = (timedelta(minutes=30), timedelta(minutes=90))  # before the second try, and the third
-LONGEST = timedelta(hours=12)  # after which a worker ends a task by force
 
 GOOD = (ArchiveRun.Outcome.ARCHIVED, ArchiveRun.Outcome.NOTHING_DUE)
 
@@ -139,8 +139,8 @@ def _is_abandoned(row: DayGuard) -> bool:
     """
     if Process.holding(row).is_gone():
         return True
-    age = datetime.now(UTC) - row.claimed_at if row.claimed_at else LONGEST
+    age = datetime.now(UTC) - row.claimed_at if row.claimed_at else LONGEST_TASK
     silent = timedelta(seconds=2 * conf.lease_seconds())
     if row.job == Job.ARCHIVE and age > silent and not guard.holder():
         return True
-    return age >= LONGEST
+    return age >= LONGEST_TASK

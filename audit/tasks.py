@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import shared_task
 from celery.signals import worker_shutting_down
-from django.db import DatabaseError
+from django.db import DEFAULT_DB_ALIAS, DatabaseError
 
 from . import (
     alarms,
@@ -37,11 +37,9 @@ from .request import Request
 from .result import Outcome, sentence
 from .verifications import AlreadyVerifyingError
 from .verify import Asked
-from .watcher import Watcher
+from .watcher import ASKED_TO_STOP, Watcher
 
 PAUSE = timedelta(minutes=5)  # after which heartbeats begin anew
-# Before the worker ends a task by force, so that a run ends by itself, between two steps.
-LONGEST_SECONDS = 11 * 3600
 # What must not wait is not held up by a mail server, or whoever else, that never comes to an end.
 SHORT_SECONDS = 5 * 60
 HOUR_SECONDS = 3600
@@ -63,7 +61,7 @@ class TaskWatcher(Watcher):
 
     def __init__(self) -> None:
         """Begin to count the time."""
-        self._until = time.monotonic() + LONGEST_SECONDS
+        self._until = time.monotonic() + ASKED_TO_STOP.total_seconds()
 
     def stopping(self) -> bool:
         """Say whether the run is to stop after the step that it is at."""
@@ -86,7 +84,7 @@ def watch() -> None:
     """Look at what the databases say, and send what people are to be told."""
     with _telling():
         try:
-            alarms.go(conditions.LOOKS)
+            alarms.go("watch", conditions.LOOKS)
         finally:
             notices.send_due()
     handover.close_dead()
@@ -97,8 +95,8 @@ def watch() -> None:
 def safety_net() -> None:
     """Look for what must not be, in the bucket as well."""
     with _telling():
-        found = alarms.go(safetynet.LOOKS)
-        _beat(conditions.SAFETY_NET)
+        found = alarms.go("safety net", safetynet.LOOKS)
+        _beat(Heartbeat.SAFETY_NET)
         if not found:
             _chain()
 
@@ -154,15 +152,15 @@ def _say(what: str, did: str) -> None:
 
 def _beat_on() -> None:
     """Write a heartbeat down; and that it is the first, where there was none for a while."""
-    before = Heartbeat.objects.filter(name=conditions.SCHEDULE).first()
-    known = Heartbeat.objects.filter(name=conditions.SINCE).exists()
+    before = Heartbeat.objects.filter(name=Heartbeat.SCHEDULE).first()
+    known = Heartbeat.objects.filter(name=Heartbeat.SINCE).exists()
     if before is None or not known or datetime.now(UTC) - before.at > PAUSE:
-        _beat(conditions.SINCE)
-    _beat(conditions.SCHEDULE)
+        _beat(Heartbeat.SINCE)
+    _beat(Heartbeat.SCHEDULE)
 
 
 def _beat(name: str) -> None:
-    with log.write_transaction("default"):
+    with log.write_transaction(DEFAULT_DB_ALIAS):
         Heartbeat.objects.update_or_create(
             name=name, defaults={"at": datetime.now(UTC), "holder": Process.current().label}
         )

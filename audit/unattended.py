@@ -36,13 +36,13 @@ def look(now: datetime) -> tuple[list[Line], list[str]]:
         problems = [f"ARCHIVE_ENABLED is on, but {why}."] if conf.archive_enabled() else []
         return [Line(SCHEDULE, OFF, why)], problems
     beats = dict(Heartbeat.objects.values_list("name", "at"))
-    answered = _answered(beats.get("schedule"), now)
+    answered = _answered(beats.get(Heartbeat.SCHEDULE), now)
     problems = []
     if answered.sign == BAD:
         said = f"{answered.text[0].upper()}{answered.text[1:]}"
         problems = [f"{said}. See that beat and worker run, and what they log."]
-    lines = [answered, _archive(now), _verification(now), _looked(beats.get("safety_net"), now)]
-    return lines, problems
+    looked = _looked(beats.get(Heartbeat.SAFETY_NET), now)
+    return [answered, _archive(now), _verification(now), looked], problems
 
 
 def _answered(at: datetime | None, now: datetime) -> Line:

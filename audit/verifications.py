@@ -92,8 +92,23 @@ def over_http(now: datetime) -> VerificationRun | None:
 
 def last(*levels: str) -> VerificationRun | None:
     """Return the newest one of the whole log that has ended, at any level or at one of these."""
+    return _ended(*levels).first()
+
+
+def last_that_looked(*levels: str) -> VerificationRun | None:
+    """Return the newest of those that says something about the log."""
+    return next((row for row in _ended(*levels).iterator(100) if not is_silent(row)), None)
+
+
+def is_silent(row: VerificationRun) -> bool:
+    """Say whether one has died or was stopped: it says nothing about the log."""
+    stopped = "error" in row.report or bool(row.report.get("stopped"))
+    return row.outcome == Outcome.UNVERIFIABLE and stopped
+
+
+def _ended(*levels: str) -> QuerySet[VerificationRun]:
     ended = VerificationRun.objects.filter(batch_seq=None).exclude(outcome=Outcome.RUNNING)
-    return ended.filter(level__in=levels or Level.values).first()
+    return ended.filter(level__in=levels or Level.values)
 
 
 def bad_news() -> Iterator[VerificationRun]:

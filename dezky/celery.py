@@ -1,11 +1,10 @@
 """The Celery app: two queues, and what is done when.
 
 `short` is for what tells whether all is well and must not wait, not even for a bucket that does
-not answer; `long` for everything else. A
-task is acknowledged when it has ended, so one whose worker dies comes again: each can be done
-twice. What must happen once a day is guarded by a row in the database (`audit.daily`), not here:
-a second beat, or a message that comes twice, changes nothing. The tasks are in `audit.tasks`,
-which the app `audit` loads.
+not answer; `long` for everything else. A task is acknowledged when it has ended, so one whose
+worker dies comes again: each can be done twice. What must happen once a day is guarded by a row
+in the database (`audit.daily`), not here: a second beat, or a message that comes twice, changes
+nothing. The tasks are in `audit.tasks`, which the app `audit` loads.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from kombu.entity import Exchange, Queue
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from audit.format.errors import AuditError
+from audit.watcher import LONGEST_TASK
 
 from .startup import prepare
 
@@ -35,7 +35,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dezky.settings")
 
 BEAT = "beat"  # the subject of the alarm that it raises
 HOUR = 3600
-LONGEST = 12 * HOUR
+LONGEST = int(LONGEST_TASK.total_seconds())
 ANSWERED_WITHIN = timedelta(minutes=5)  # what is sent every minute
 STARTED = time.monotonic()
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import gc
 import getpass
+import io
 import os
+import select
 import signal
 import socket
 import threading
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING, BinaryIO
 
 from audit.format.record import MAX_INTEGER
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -68,6 +74,43 @@ def interrupts_held() -> Iterator[None]:
             signal.signal(number, handler)
     if came:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def woken_by_signals(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """Yield a reader of the same file in whose waiting no signal is lost.
+
+    read(2) goes to sleep over a signal that came just after the interpreter has last looked for
+    one, or that another thread was given: Ctrl-C then does nothing until the pipe has more.
+    """
+    asleep, waker = socket.socketpair()
+    with asleep, waker:
+        asleep.setblocking(False)
+        waker.setblocking(False)
+        before = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        try:
+            yield io.BufferedReader(_Woken(stream.fileno(), asleep))
+        finally:
+            signal.set_wakeup_fd(before)
+
+
+class _Woken(io.RawIOBase):
+    """Waits for a file and for signals at once."""
+
+    def __init__(self, file: int, signals: socket.socket) -> None:
+        self._file, self._signals = file, signals
+        self._poll = select.poll()
+        self._poll.register(file, select.POLLIN)
+        self._poll.register(signals, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        while self._file not in dict(self._poll.poll()):
+            with suppress(BlockingIOError):
+                self._signals.recv(64)  # its handler has run by now, and has not raised
+        return os.readv(self._file, [buffer])
 
 
 @contextmanager

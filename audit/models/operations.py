@@ -112,6 +112,10 @@ class DayGuard(models.Model):
 class Heartbeat(models.Model):
     """When a part of the schedule was last known to work."""
 
+    SCHEDULE = "schedule"  # beat, broker, a worker and the database together
+    SINCE = "schedule_since"  # the first of those that came without a pause
+    SAFETY_NET = "safety_net"
+
     name = models.CharField(max_length=30, primary_key=True)
     at = models.DateTimeField()
     holder = models.CharField(max_length=200, blank=True)
@@ -124,8 +128,8 @@ class Heartbeat(models.Model):
 class Alarm(models.Model):
     """Something that is wrong: open until it was looked at again and found to be right.
 
-    `subject` names the look that found it, which alone can clear it; one of each kind and subject
-    is open at a time.
+    `subject` names the look that found it, or several that found it together, which alone can
+    clear it; one of each kind and subject is open at a time.
     """
 
     class Kind(models.TextChoices):

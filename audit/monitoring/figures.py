@@ -229,12 +229,12 @@ def of_schedule() -> Iterator[Metric]:
     yield one(
         "schedule_heartbeat_timestamp_seconds",
         "When beat, broker and worker worked together last.",
-        at.get("schedule"),
+        at.get(Heartbeat.SCHEDULE),
     )
     yield one(
         "safety_net_timestamp_seconds",
         "When the safety net looked at all last.",
-        at.get("safety_net"),
+        at.get(Heartbeat.SAFETY_NET),
     )
 
 

@@ -132,7 +132,7 @@ class Worker(Check):
 
     def run(self) -> None:
         """Look when they did so last."""
-        beat = Heartbeat.objects.filter(name="schedule").first()
+        beat = Heartbeat.objects.filter(name=Heartbeat.SCHEDULE).first()
         if beat is None:
             raise ServiceUnavailable(f"No heartbeat of the schedule ever came: {START}.")
         age = datetime.now(UTC) - beat.at

@@ -12,6 +12,7 @@ from django.db import DatabaseError, connection, connections
 
 from audit import alarms, log, request, storage
 from audit.alarms import Finding, Kind, Look, NotNowError
+from audit.format.errors import GapError
 from audit.models import Alarm, ArchiveBatch, Notice, OwnEvent
 
 from .doors import own_events
@@ -45,73 +46,83 @@ def noted() -> list[str]:
 
 
 def test_one_is_opened_once_refreshed_while_found_and_cleared_when_not() -> None:
-    assert alarms.go([look(FULL)]) == [FULL]
+    assert alarms.go("all", [look(FULL)]) == [FULL]
     (first,) = Alarm.objects.all()
     before = datetime.now(UTC) - timedelta(hours=1)
     Alarm.objects.update(last_seen_at=before)
-    alarms.go([look(Finding(Kind.FULL, "Still full."))])
+    alarms.go("all", [look(Finding(Kind.FULL, "Still full."))])
     (row,) = Alarm.objects.all()
     assert (row.pk, row.opened_at, row.is_open) == (first.pk, first.opened_at, True)
     assert (row.message, row.last_seen_at > before) == ("Still full.", True)
     assert noted() == ["alarm_opened"]
     # Another look finds nothing, and that says nothing about this one.
-    alarms.go([look(name="bucket")])
+    alarms.go("all", [look(name="bucket")])
     assert len(opened()) == 1
-    alarms.go([look()])
+    alarms.go("all", [look()])
     row.refresh_from_db()
     assert (row.is_open, opened()) == (False, [])
     assert noted() == ["alarm_opened", "alarm_cleared"]
-    alarms.go([look()])
+    alarms.go("all", [look()])
     assert noted() == ["alarm_opened", "alarm_cleared"]
     # What comes again is another alarm.
-    alarms.go([look(FULL)])
+    alarms.go("all", [look(FULL)])
     assert Alarm.objects.count() == 2
     assert noted() == ["alarm_opened", "alarm_cleared", "alarm_opened"]
 
 
 def test_a_look_that_could_not_look_clears_nothing() -> None:
-    alarms.go([look(FULL)])
+    alarms.go("all", [look(FULL)])
     unable = storage.UnavailableError("It does not answer: see that it is up.")
-    (found,) = alarms.go([look(unable)])
+    (found,) = alarms.go("all", [look(unable)])
     assert found.kind is Kind.BUCKET
     assert [kind for kind, _, _ in opened()] == [Kind.BUCKET, Kind.FULL]
     # Not even where what ended it is a verdict: the rest was not looked at.
-    alarms.go([look(log.RolledBackError("Restore it."))])
-    assert [kind for kind, _, _ in opened()] == [Kind.APPEND_REFUSED, Kind.BUCKET, Kind.FULL]
+    alarms.go("all", [look(GapError("It is gone."))])
+    assert [kind for kind, _, _ in opened()] == [Kind.FULL, Kind.GAP]
     # That it is not the time to look is no alarm at all.
-    assert alarms.go([look(NotNowError("A run is at work."))]) == []
-    assert len(opened()) == 3
-    alarms.go([look()])
+    assert alarms.go("all", [look(NotNowError("A run is at work."))]) == []
+    assert len(opened()) == 2
+    alarms.go("all", [look()])
     assert opened() == []
 
 
 def test_what_was_found_before_an_error_is_found() -> None:
-    (first, second) = alarms.go([look(FULL, OSError("no such folder"))])
+    (first, second) = alarms.go("all", [look(FULL, OSError("no such folder"))])
     assert (first, second.kind) == (FULL, Kind.RUN_FAILED)
     assert [kind for kind, _, _ in opened()] == [Kind.FULL, Kind.RUN_FAILED]
 
 
 def test_two_findings_of_a_kind_are_one_alarm_that_names_both() -> None:
     other = Finding(Kind.FULL, "The other disk is full, too.")
-    alarms.go([look(FULL, other)])
+    alarms.go("all", [look(FULL, other)])
     assert opened() == [("full", "disk", f"{FULL.message} {other.message}")]
-    alarms.go([look(other)])
+    alarms.go("all", [look(other)])
     assert opened() == [("full", "disk", other.message)]
-    alarms.go([look(Finding(Kind.FULL, "x" * 10_000))])
+    alarms.go("all", [look(Finding(Kind.FULL, "x" * 10_000))])
     assert len(opened()[0][2]) == alarms.MAX_MESSAGE
 
 
-def test_one_cause_that_ends_several_looks_is_told_once() -> None:
+def test_one_cause_that_ends_several_looks_is_told_once_whichever_meets_it_first() -> None:
     down = storage.UnavailableError("It does not answer.")
-    looks = [look(down, name="claims"), look(GAP, down, name="objects"), look(down, name="clock")]
-    for _ in range(2):
-        assert len(alarms.go(looks)) == 2
+    for first in (down, NotNowError("A run is at work."), None):
+        looks = [look(*filter(None, [first])), look(GAP, down, name="objects")]
+        assert [found.kind for found in alarms.go("safety net", looks)] == [Kind.GAP, Kind.BUCKET]
         assert [(kind, subject) for kind, subject, _ in opened()] == [
-            ("bucket", "claims"),
+            ("bucket", "safety net"),
             ("gap", "objects"),
         ]
-    alarms.go([look(name=name) for name in ("claims", "objects", "clock")])
+    assert Alarm.objects.count() == 2
+    alarms.go("safety net", [look(), look(name="objects")])
     assert opened() == []
+
+
+def test_what_ends_a_look_and_is_its_own_business_is_told_of_each() -> None:
+    gap = GapError("It is gone.")
+    assert len(alarms.go("all", [look(gap), look(gap, name="residue")])) == 2
+    assert [(kind, subject) for kind, subject, _ in opened()] == [
+        ("gap", "disk"),
+        ("gap", "residue"),
+    ]
 
 
 def at_once(does: Callable[[], Any]) -> None:
@@ -137,9 +148,9 @@ def at_once(does: Callable[[], Any]) -> None:
 
 def test_several_that_find_the_same_at_once_open_and_clear_one(settings: Any) -> None:
     settings.AUDIT_ALARM_EMAILS = ["ada@example.org"]
-    at_once(lambda: alarms.go([look(FULL)]))
+    at_once(lambda: alarms.go("all", [look(FULL)]))
     assert Alarm.objects.count() == len(opened()) == 1
-    at_once(lambda: alarms.go([look()]))
+    at_once(lambda: alarms.go("all", [look()]))
     assert (Alarm.objects.count(), opened()) == (1, [])
     assert sorted(Notice.objects.values_list("event", flat=True)) == ["cleared", "opened"]
     assert noted() == ["alarm_opened", "alarm_cleared"]
@@ -155,12 +166,12 @@ def test_one_that_somebody_else_has_just_opened_is_left_to_the_next_look() -> No
             "'2026-01-01 00:00:00'); END"
         )
         try:
-            assert alarms.go([look(FULL), look(GAP, name="log")]) == [FULL, GAP]
+            assert alarms.go("all", [look(FULL), look(GAP, name="log")]) == [FULL, GAP]
         finally:
             cursor.execute("DROP TRIGGER other")
     assert opened() == []  # both were rolled back together; nothing half written
     assert noted() == []
-    alarms.go([look(FULL)])
+    alarms.go("all", [look(FULL)])
     assert len(opened()) == 1
 
 
@@ -174,19 +185,19 @@ def test_row_messages_and_event_are_written_together_or_not_at_all(
             f"CREATE TRIGGER fails BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no'); END"
         )
         try:
-            alarms.go([look(FULL)])
+            alarms.go("all", [look(FULL)])
         finally:
             cursor.execute("DROP TRIGGER fails")
     assert (opened(), Notice.objects.count(), noted()) == ([], 0, [])
-    alarms.go([look(FULL)])
+    alarms.go("all", [look(FULL)])
     assert (len(opened()), Notice.objects.count(), len(noted())) == (1, 1, 1)
 
 
 def test_both_reach_the_log_as_events() -> None:
     log.append(drafts(2))
-    alarms.go([look(FULL)])
+    alarms.go("all", [look(FULL)])
     request.chain()
-    alarms.go([look()])
+    alarms.go("all", [look()])
     request.chain()
     request.chain()
     row = Alarm.objects.get()
@@ -207,26 +218,26 @@ def test_while_the_log_is_rolled_back_its_events_wait() -> None:
     ahead = ArchiveBatch.objects.create(
         start_seq=1, end_seq=9, event_count=9, start_link="00", planned_at=datetime.now(UTC)
     )
-    alarms.go([look(FULL)])
+    alarms.go("all", [look(FULL)])
     with pytest.raises(log.RolledBackError):
         request.chain()
     assert (own_events(), noted()) == ([], ["alarm_opened"])
     ahead.delete()
-    alarms.go([look()])
+    alarms.go("all", [look()])
     request.chain()
     assert [event["action"] for event in own_events()] == ["alarm_opened", "alarm_cleared"]
 
 
 def test_a_database_that_takes_nothing_raises() -> None:
-    alarms.go([look(FULL)])
+    alarms.go("all", [look(FULL)])
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA query_only = ON")
     try:
         with pytest.raises(DatabaseError):
-            alarms.go([look(GAP)])
+            alarms.go("all", [look(GAP)])
         with pytest.raises(DatabaseError):
-            alarms.go([look()])
-        alarms.go([look(name="another")])  # has nothing to write
+            alarms.go("all", [look()])
+        alarms.go("all", [look(name="another")])  # has nothing to write
     finally:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA query_only = OFF")

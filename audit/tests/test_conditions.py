@@ -24,7 +24,7 @@ from .fault_proxy import FaultProxy, refuse
 from .simulator import Site
 from .test_archive_disk import locked
 from .tiny_disk import tiny_disk
-from .watching import NOWHERE, Watched, look, message, only, quiet
+from .watching import NOWHERE, TOGETHER, Watched, look, message, only, quiet
 
 FORGE = (
     "UPDATE audit_auditevent SET record = "
@@ -209,21 +209,21 @@ def test_a_checkpoint_that_waits_for_hours_is_an_alarm(calm: Scene) -> None:
 def test_a_key_that_is_missing_ended_or_unknown_is_an_alarm(calm: Scene) -> None:
     looks = only(LOOKS, "keys")
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    missing = (Kind.KEY_MISSING, "keys")
-    for keys, also, words in (
-        ("nonsense", set(), "AUDIT_SIGNING_KEYS"),
-        ("", set(), "No key signs"),
-        (UNKNOWN, set(), "set AUDIT_SIGNING_KEYS so that it has that key, too"),
+    mine, unknown = (Kind.KEY_MISSING, "keys"), (Kind.KEY_MISSING, TOGETHER)
+    for keys, found, words in (
+        ("nonsense", {mine}, "AUDIT_SIGNING_KEYS"),
+        ("", {mine, unknown}, "No key signs"),
+        (UNKNOWN, {unknown}, "set AUDIT_SIGNING_KEYS so that it has that key, too"),
         # It signed today, which it should not have: the same look finds both.
         (
             f"{ONE}:until={yesterday},ed25519:e-two:{ED25519}",
-            {(Kind.TAMPERING, "keys")},
+            {mine, (Kind.TAMPERING, "keys")},
             "k-one has come to its end",
         ),
     ):
         calm.keys = keys
-        assert look(calm, *looks) == {missing, *also}, keys
-        assert words in message(calm, *missing)
+        assert look(calm, *looks) == found, keys
+        assert words in message(calm, *(mine if mine in found else unknown))
         calm.keys = KEYS
         assert look(calm, *looks) == set()
     today = datetime.now(UTC).date()
@@ -248,7 +248,7 @@ def test_a_disk_with_too_little_room_is_an_alarm_that_names_it(
     full = (Kind.FULL, "room")
     calm.settings["AUDIT_MIN_FREE_MB"] = 10**9
     assert look(calm, *looks) == {full}
-    assert "less than AUDIT_MIN_FREE_MB (1,000,000,000)" in message(calm, *full)
+    assert "and AUDIT_MIN_FREE_MB is 1,000,000,000: make room, until 1,250" in message(calm, *full)
     calm.settings["AUDIT_MIN_FREE_MB"] = 1
     assert look(calm, *looks) == set()
     with tiny_disk(tmp_path / "disk", 64) as disk:
@@ -267,6 +267,26 @@ def test_a_disk_with_too_little_room_is_an_alarm_that_names_it(
     assert look(calm, *looks) == set()
 
 
+def test_a_little_more_room_is_no_end_of_an_alarm_and_clearly_more_is(
+    calm: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = only(LOOKS, "room")
+    full = (Kind.FULL, "room")
+    with tiny_disk(tmp_path / "disk", 16 * 1024) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        free = shutil.disk_usage(disk).free // 1024**2
+        for least, found in (
+            (free - 1, set()),
+            (free + 1, {full}),
+            (free - 1, {full}),
+            (free // 2, set()),
+            (free - 1, set()),
+        ):
+            calm.settings["AUDIT_MIN_FREE_MB"] = least
+            assert look(calm, *looks) == found
+        monkeypatch.undo()
+
+
 def test_a_log_that_takes_nothing_is_an_alarm_where_its_database_is_another(
     small_site: Site,
 ) -> None:
@@ -279,7 +299,7 @@ def test_a_log_that_takes_nothing_is_an_alarm_where_its_database_is_another(
     )
     with locked(small_site.hot_database):
         assert small_site.driver("tasks", "watch").finish()[-1] == "did watch"
-    assert found() == [("database", "hot")]
+    assert found() == [("database", "watch")]
     small_site.driver("tasks", "watch").finish()
     assert found() == []
 

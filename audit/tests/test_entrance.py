@@ -6,8 +6,9 @@ import gc
 import getpass
 import os
 import signal
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -18,6 +19,7 @@ from audit.management.entrance import (
     settled_heap,
     stop_on_signal,
     who,
+    woken_by_signals,
 )
 
 
@@ -145,3 +147,49 @@ def test_what_is_there_already_is_spared_by_the_collector_meanwhile() -> None:
     with settled_heap():
         assert gc.get_freeze_count() > before
     assert gc.get_freeze_count() == 0
+
+
+# woken_by_signals ----------------------------------------------------------------------------
+
+
+def test_a_signal_ends_waiting_also_where_it_does_not_interrupt_the_read() -> None:
+    """The signal is given to another thread, as if it had come just before this one sleeps."""
+    reading, writing = os.pipe()
+    thread = threading.Timer(0.05, send_here)
+
+    def wait(file: BinaryIO) -> None:
+        thread.start()
+        file.readline()
+
+    with (
+        os.fdopen(reading, "rb") as file,
+        os.fdopen(writing, "wb"),
+        interrupt_on_sigterm(),
+        woken_by_signals(file) as woken,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        wait(woken)
+    thread.join()
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_signal_that_stops_nothing_loses_no_line(handlers: list[Any]) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as file, os.fdopen(writing, "wb") as other:
+
+        def go_on() -> None:
+            send_here()
+            other.write(b"one\ntwo")
+            other.close()
+
+        thread = threading.Timer(0.05, go_on)
+        with woken_by_signals(file) as woken:
+            thread.start()
+            assert woken.readlines() == [b"one\n", b"two"]
+        thread.join()
+    assert handlers == [signal.SIGTERM]
+
+
+def send_here() -> None:
+    """Send SIGTERM to the thread that calls this."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -399,9 +400,11 @@ def test_standard_input_is_read_where_the_file_is_a_dash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    data = io.BytesIO(line(action="a") + b"bad\n")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data))
-    answer = run("-", beside=tmp_path / "stdin")
+    given_path = tmp_path / "given.jsonl"
+    given_path.write_bytes(line(action="a") + b"bad\n")
+    with given_path.open() as given:
+        monkeypatch.setattr(sys, "stdin", given)
+        answer = run("-", beside=tmp_path / "stdin")
     assert (answer.code, answer.rejects) == (3, b"bad\n")
     assert actions() == ["a"]
 
@@ -462,13 +465,16 @@ def test_a_reject_file_that_somebody_makes_meanwhile_is_never_touched(
 ) -> None:
     path = tmp_path / "bad lines"
 
-    class Slow(io.BytesIO):
-        def readline(self, size: int | None = -1) -> bytes:
+    class Late(io.FileIO):
+        def fileno(self) -> int:
             path.write_bytes(b"precious")
-            return super().readline(size)
+            return super().fileno()
 
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Slow(b"bad\n")))
-    answer = run("-", "--rejects", str(path))
+    given_path = tmp_path / "given.jsonl"
+    given_path.write_bytes(b"bad\n")
+    with Late(given_path) as given:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=given))
+        answer = run("-", "--rejects", str(path))
     assert answer.code == 1
     assert "Stopped at line 1" in answer.err
     assert "File exists" in answer.err

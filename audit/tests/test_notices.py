@@ -109,7 +109,7 @@ def open_one(text: str = TEXT, subject: str = "room") -> Alarm:
 
 
 def clear_one(subject: str = "room") -> None:
-    alarms.go([Look(subject, list)])
+    alarms.go("all", [Look(subject, list)])
 
 
 def let_pass(**time: float) -> None:

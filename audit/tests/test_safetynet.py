@@ -21,7 +21,7 @@ from .attacks import Scene
 from .doors import own_events
 from .fault_proxy import Exchange, FaultProxy, pass_on, redate
 from .simulator import SMALL_BATCH_EVENTS, Site
-from .watching import ALL, NOWHERE, Watched, look, message, only, opened, quiet
+from .watching import ALL, NOWHERE, TOGETHER, Watched, look, message, only, opened, quiet
 
 OF_THE_NET = {"audit_alarm", "audit_notice", "audit_ownevent", "audit_heartbeat"}
 BEHIND = (Kind.ARCHIVE_BEHIND, "overdue")
@@ -46,7 +46,7 @@ def calm(scene: Scene) -> Scene:
 
 def test_a_log_behind_what_is_signed_is_one_alarm_and_its_events_wait(calm: Scene) -> None:
     head = calm.head
-    refused = {(Kind.APPEND_REFUSED, "log")}
+    refused = {(Kind.APPEND_REFUSED, TOGETHER)}
     calm.run(f"UPDATE audit_logstate SET head_seq = {calm.signed - 1}")  # noqa: S608
     with calm.inside():
         tasks.safety_net()
@@ -72,8 +72,8 @@ def test_a_log_behind_the_ledger_is_an_alarm(calm: Scene) -> None:
             "CREATE TABLE state AS SELECT * FROM audit_logstate; "
             "UPDATE audit_logstate SET head_seq = 59, floor_seq = 40"
         )
-    assert look(calm, *only(LOOKS, "log")) == {(Kind.APPEND_REFUSED, "log")}
-    assert "the ledger knows seq 60" in message(calm, Kind.APPEND_REFUSED, "log")
+    assert look(calm, *only(LOOKS, "log")) == {(Kind.APPEND_REFUSED, TOGETHER)}
+    assert "the ledger knows seq 60" in message(calm, Kind.APPEND_REFUSED, TOGETHER)
     with calm.sql() as connection:
         connection.executescript(
             "INSERT INTO audit_checkpoint SELECT * FROM kept; DELETE FROM audit_logstate; "
@@ -87,7 +87,7 @@ def test_a_log_that_was_cut_and_continued_is_an_alarm(calm: Scene) -> None:
     turned = turned.format("'a', 'x'", "'b', 'a'", "'x', 'b'")
     turned += "WHERE seq = (SELECT max(seq) FROM audit_checkpoint)"
     calm.run(turned)
-    assert look(calm, *LOOKS) == {(Kind.APPEND_REFUSED, "log"), (Kind.APPEND_REFUSED, "claims")}
+    assert look(calm, *LOOKS) == {(Kind.APPEND_REFUSED, TOGETHER), (Kind.APPEND_REFUSED, "claims")}
     calm.run(turned)
     assert look(calm, *LOOKS) == set()
 
@@ -158,7 +158,7 @@ def test_rows_below_the_floor_are_an_alarm_unless_a_run_is_at_work(calm: Scene, 
 
 def look_within() -> set[tuple[str, str]]:
     """Look, where this process is the deployment already."""
-    alarms.go(LOOKS)
+    alarms.go(TOGETHER, LOOKS)
     return opened()
 
 
@@ -305,10 +305,13 @@ def test_a_bucket_that_does_not_answer_or_is_not_there_is_one_alarm(calm: Scene)
     for endpoint, bucket in ((NOWHERE, ""), ("", "no-such-bucket")):
         calm.endpoint, calm.bucket = endpoint, bucket
         for _ in range(2):
-            assert look(calm, *LOOKS) == {(Kind.BUCKET, "claims")}
+            assert look(calm, *LOOKS) == {(Kind.BUCKET, TOGETHER)}
         # Each of them would say so.
         with calm.inside():
-            found = [alarms.go([one])[0].kind for one in only(LOOKS, "claims", "objects", "clock")]
+            found = [
+                alarms.go(TOGETHER, [one])[0].kind
+                for one in only(LOOKS, "claims", "objects", "clock")
+            ]
         assert found == [Kind.BUCKET] * 3
         calm.endpoint = calm.bucket = ""
         assert look(calm, *LOOKS) == set()

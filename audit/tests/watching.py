@@ -13,6 +13,7 @@ from .attacks import Scene, inside
 from .simulator import Site
 
 ALL = (*conditions.LOOKS, *safetynet.LOOKS)
+TOGETHER = "safety net"  # the subject of what may end any look
 NOWHERE = "http://127.0.0.1:9"
 
 Open = set[tuple[str, str]]
@@ -44,7 +45,7 @@ class Watched:
 def look(place: Place, *looks: Look) -> Open:
     """Look; return kind and subject of each alarm that is open then."""
     with place.inside():
-        alarms.go(looks or ALL)
+        alarms.go(TOGETHER, looks or ALL)
         return opened()
 
 

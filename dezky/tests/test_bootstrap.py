@@ -28,7 +28,7 @@ NEEDED = ("audit", "dezky", "scripts", "templates", "tenants", "manage.py")
 PROCESSES = {"web", "worker", "worker-short", "beat", "redis", "s3"}
 LOCKS = ("requirements.txt", "requirements-local.txt", "requirements-dev.txt")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("bootstrap")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @dataclass

@@ -22,7 +22,12 @@ from audit.format.errors import AuditError, RecordError
 from audit.ingest import LineReader
 from audit.log import Draft
 from audit.management.chunks import BOM, Chunk, RejectFile
-from audit.management.entrance import interrupt_on_sigterm, interrupts_held, settled_heap
+from audit.management.entrance import (
+    interrupt_on_sigterm,
+    interrupts_held,
+    settled_heap,
+    woken_by_signals,
+)
 
 CACHE_KIB = 32 * 1024  # of the database's pages; twice as many take memory and gain nothing
 COPY_BYTES = 1024 * 1024
@@ -102,6 +107,8 @@ class Command(BaseCommand):
             lane = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="parse"))
             # What may have to be waited for is read only when the lines before it are in.
             look_ahead = file != "-" and Path(file).is_file()
+            if not look_ahead:
+                stream = stack.enter_context(woken_by_signals(stream))
             try:
                 log.bound_page_cache(CACHE_KIB)
                 chunks = _chunks(stream, reject_file, tally, self.stderr)

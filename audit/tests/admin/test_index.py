@@ -80,7 +80,7 @@ def test_what_an_alarm_tells_is_not_told_again(console: Console) -> None:
     before = status.read().problems
     assert len(before) == len(alarmed(console)) == 4
     subjects = {"run", "verification", "checkpoint", "checkpoints"}
-    alarms.go(only(conditions.LOOKS, *subjects))
+    alarms.go("all", only(conditions.LOOKS, *subjects))
     assert {row.subject for row in Alarm.objects.all()} == subjects
     assert (status.read().problems, status.read().untold) == (before, [])
     assert len(alarmed(console)) == 4
