@@ -26,7 +26,6 @@ from django.db import DatabaseError, close_old_connections
 from kombu.entity import Exchange, Queue
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from audit.format.errors import AuditError
 from audit.watcher import LONGEST_TASK
 
 from .startup import prepare
@@ -145,7 +144,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
     def tell(self, *, gone: bool) -> None:
         """Open or clear the alarms of the broker and of workers that do nothing; never raises."""
         # Models need Django to be set up.
-        from audit import alarms, conditions, notices  # noqa: PLC0415
+        from audit import alarms, conditions, lastresort, log, notices  # noqa: PLC0415
 
         try:
             # Beat lives long, and a database may have been restarted meanwhile.
@@ -162,10 +161,11 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
             elif time.monotonic() - STARTED > ANSWERED_WITHIN.total_seconds():
                 found += conditions.unanswered(datetime.now(UTC) - ANSWERED_WITHIN)
             alarms.settle(BEAT, found)
+            lastresort.settle_here()
             if found:
                 notices.send_due()  # no worker hears of it
-        except (DatabaseError, AuditError) as error:
-            logger.error("Beat's alarm could not be written down: %s", error)
+        except (DatabaseError, log.BusyError) as error:
+            lastresort.tell(error)
         except Exception:  # whatever it is, beat must go on
             logger.exception("Beat's alarm could not be told, in a way that nobody foresaw.")
 

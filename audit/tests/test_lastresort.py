@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -145,16 +146,18 @@ def test_what_was_never_told_is_told_when_the_database_is_back(
 
 
 @pytest.mark.parametrize("address", ["redis://:s3cret@127.0.0.1:9/0", "s3cret", ""])
-def test_without_a_broker_there_is_a_line_in_the_log(
+def test_without_a_broker_each_process_tells_once_and_no_address_is_in_the_log(
     small_site: Site, hook: Hook, address: str
 ) -> None:
     small_site.env["REDIS_URL"] = address
     with locked(small_site.database):
-        said = do(small_site, "heartbeat")
+        hook.answers.append(status(503))
+        said = do(small_site, "heartbeat", "heartbeat", "heartbeat")
     assert "CRITICAL audit.lastresort: Alarm (database): The database stayed locked" in said
     assert "That could not be kept by the broker" in said
     assert "s3cret" not in said + do(small_site, "heartbeat")
-    assert hook.told == []
+    assert hook.types == ["alarm.opened database"] * 2  # the first one was not taken
+    assert len(set(hook.ids)) == 1
 
 
 def test_beat_tells_that_the_broker_is_gone_and_that_it_is_back(
@@ -173,6 +176,45 @@ def test_beat_tells_that_the_broker_is_gone_and_that_it_is_back(
         stack.wait_until(lambda: alarms(small_site) == [("broker", "beat", False)], "its end")
     do(small_site, "watch")
     assert hook.types == ["alarm.opened broker", "alarm.cleared broker"]
+
+
+@pytest.mark.parametrize("first", ["database", "broker"])
+def test_beat_tells_once_where_broker_and_database_are_gone_and_writes_it_down_later(
+    small_site: Site, hook: Hook, redis: RedisServer, first: str
+) -> None:
+    """Whichever of the two is back first."""
+    with Stack(small_site, redis) as stack, ExitStack() as broken:
+        beat: Any = stack.beat("heartbeat")
+        stack.wait_until(lambda: "Sending due task" in beat.said() or queued(redis), "a message")
+        broken.enter_context(locked(small_site.database))
+        redis.kill()
+        try:
+            stack.wait_until(lambda: hook.told, "the alarm")
+            seen = len(beat.said())
+            if first == "database":
+                broken.close()
+                stack.wait_until(
+                    lambda: ("database", "database", False) in alarms(small_site), "its end"
+                )
+            stack.wait_until(lambda: "Not sent" in beat.said()[seen:], "another time")
+        finally:
+            redis.start()
+        if first == "broker":
+            stack.wait_until(lambda: kept(redis), "that the broker keeps it")
+            broken.close()
+        do(small_site, "heartbeat")
+        stack.wait_until(
+            lambda: not {is_open for _, _, is_open in alarms(small_site)} - {False}, "the end"
+        )
+    do(small_site, "watch")
+    assert ("database", "database", False) in alarms(small_site)
+    ours = [line for line in hook.types if line.endswith(" database")]
+    assert ours == ["alarm.opened database", "alarm.cleared database"]
+
+
+def kept(redis: RedisServer) -> bool:
+    with redis.client as client:
+        return any(client.scan_iter("*database-alarm*"))
 
 
 def queued(redis: RedisServer) -> bool:
