@@ -14,7 +14,7 @@ class AuditConfig(AppConfig):
         from . import (
             checks,  # noqa: F401  # importing registers them
             log,
-            tasks,  # noqa: F401
+            tasks,  # noqa: F401  # as that does
         )
         from .lookout import Lookout
 

@@ -86,7 +86,7 @@ class Reader(environ.Env):  # type: ignore[misc]  # django-environ has no type h
 
         An engine that this project cannot use becomes Django's dummy engine with its name
         under `UNSUPPORTED`, so that the system checks can say what to do instead of an
-        import failing first.
+        import failing first. Raises ImproperlyConfigured where its timeout is no number.
         """
         url = self.secret(name) or default
         if not url:
@@ -105,4 +105,9 @@ class Reader(environ.Env):  # type: ignore[misc]  # django-environ has no type h
             **config.get("OPTIONS", {}),
         }
         config["CONN_HEALTH_CHECKS"] = True
+        if not isinstance(config["OPTIONS"]["timeout"], int):
+            raise ImproperlyConfigured(
+                f"The timeout in {name} is no whole number of seconds: correct it, or leave it "
+                f"out for {SQLITE_BUSY_SECONDS}."
+            )
         return config

@@ -26,10 +26,6 @@ class DayGuardAdmin(ReadOnlyAdmin):
 
     list_display = ("date", "what", "came_to", "outcome_text", "tries", "next_try", "begun", "who")
     list_filter = ("job", "state", "day")
-    fieldsets = (
-        (None, {"fields": ("date", "what", "came_to", "outcome_text", "number")}),
-        ("Tries", {"fields": ("tries", "next_try", "begun", "who")}),
-    )
 
     class Media:
         """Tells good news from bad."""
@@ -42,6 +38,15 @@ class DayGuardAdmin(ReadOnlyAdmin):
         """Say what the list is."""
         title = {"title": "What the schedule did on each day"}
         return super().changelist_view(request, {**title, **(extra_context or {})})
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Lead to the run or verification those who may see it."""
+        may = obj and request.user.has_perm(f"audit.view_{CAME_TO[Job(obj.job)]}")
+        shown = ("date", "what", "came_to", "outcome_text", "link" if may else "number")
+        return [
+            (None, {"fields": shown}),
+            ("Tries", {"fields": ("tries", "next_try", "begun", "who")}),
+        ]
 
     @admin.display(description="day (UTC)", ordering="day")
     def date(self, row: DayGuard) -> str:
@@ -69,8 +74,13 @@ class DayGuardAdmin(ReadOnlyAdmin):
         return row.outcome.replace("_", " ") or "–"
 
     @admin.display(description="run or verification")
-    def number(self, row: DayGuard) -> SafeString | str:
-        """Lead to the run or verification that the last try was."""
+    def number(self, row: DayGuard) -> str:
+        """Return the number of the run or verification that the last try was."""
+        return "–" if row.run is None else str(row.run)
+
+    @admin.display(description="run or verification")
+    def link(self, row: DayGuard) -> SafeString | str:
+        """Lead there."""
         if row.run is None:
             return "–"
         page = reverse(f"admin:audit_{CAME_TO[Job(row.job)]}_change", args=[row.run])

@@ -33,7 +33,7 @@ class ColdFile(S3File):  # type: ignore[misc]  # django-storages has no type hin
 
     def _get_file(self) -> Any:
         if self._file is None:
-            file = SpooledTemporaryFile(max_size=self._storage.max_memory_size)  # noqa: SIM115
+            file = SpooledTemporaryFile(max_size=self._storage.max_memory_size)  # noqa: SIM115  # whoever opened it closes it
             try:
                 shutil.copyfileobj(self.obj.get()["Body"], file, PIECE_BYTES)
                 file.seek(0)

@@ -171,7 +171,7 @@ class Scene:
         names = "".join(f", {name} = ?" for name in columns)
         with self.sql() as connection:
             connection.execute(
-                f"UPDATE audit_auditevent SET record = ?{names} WHERE seq = ?",  # noqa: S608
+                f"UPDATE audit_auditevent SET record = ?{names} WHERE seq = ?",  # noqa: S608  # our own names
                 [data.encode(), *columns.values(), seq],
             )
 

@@ -108,7 +108,7 @@ class Soak:
     def __init__(
         self, folder: Path, seed: int, server: Server, proxy: FaultProxy, broker: RedisServer
     ) -> None:
-        self.folder, self.seed, self.random = folder, seed, random.Random(seed)  # noqa: S311
+        self.folder, self.seed, self.random = folder, seed, random.Random(seed)  # noqa: S311  # dice
         self.began = time.monotonic()
         self.counts: Counter[str] = Counter()
         self.recent: deque[str] = deque(maxlen=RECENT)

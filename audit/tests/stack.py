@@ -107,7 +107,7 @@ class Stack:
         """Start a beat, for these entries of the schedule."""
         return self._start("beat", "--pidfile=", TEST_SCHEDULE=",".join(entries))
 
-    def send(self, task: str, *args: str, id: str | None = None) -> str:  # noqa: A002
+    def send(self, task: str, *args: str, id: str | None = None) -> str:  # noqa: A002  # Celery's name
         """Send one message to the queue for long work; return its id."""
         options = configuration()["broker_transport_options"]
         with Celery(broker=self.redis.url, set_as_current=False) as producer:

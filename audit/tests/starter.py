@@ -219,7 +219,7 @@ def carry_out(env: dict[str, str], command: list[str], numbers: list[int]) -> No
         for place, number in enumerate(numbers):
             os.dup2(number, place)
             os.close(number)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process lives
         tempfile.tempdir = None  # it was found out by another TMPDIR
         os.environ.clear()
         os.environ.update(env, DJANGO_SETTINGS_MODULE=SETTINGS)

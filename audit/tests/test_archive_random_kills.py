@@ -53,8 +53,8 @@ def test_after_kills_at_random_moments_every_event_is_there_once(
     small_site: Site, count: int
 ) -> None:
     site = small_site
-    seed = random.randrange(10**9)  # noqa: S311  # pytest-randomly has seeded it
-    dice = random.Random(seed)  # noqa: S311
+    seed = random.randrange(10**9)  # noqa: S311  # dice  # pytest-randomly has seeded it
+    dice = random.Random(seed)  # noqa: S311  # dice
     site.start_empty(AUDIT_HOT_RETENTION_DAYS="0", AUDIT_BATCH_MAX_EVENTS="20")
     writers = [
         site.driver("append", f"--name=w{number}", "--calls=0", "--each=2", "--every=0.05")

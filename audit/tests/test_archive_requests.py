@@ -134,7 +134,7 @@ def test_a_log_that_was_rolled_back_takes_none_until_it_is_restored(site: Site) 
     with site.sql() as connection:
         for table in ("archivebatch", "eventkey", "auditevent"):
             column = {"archivebatch": "start_seq"}.get(table, "seq")
-            connection.execute(f"DELETE FROM audit_{table} WHERE {column} >= 100")  # noqa: S608
+            connection.execute(f"DELETE FROM audit_{table} WHERE {column} >= 100")  # noqa: S608  # our own names
         connection.execute("UPDATE audit_logstate SET head_seq = 0, floor_seq = 0")
         link = connection.execute("SELECT start_link FROM audit_archivebatch").fetchone()[0]
         connection.execute("UPDATE audit_logstate SET head_link = ?, floor_link = ?", [link, link])

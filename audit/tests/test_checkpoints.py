@@ -547,7 +547,7 @@ def test_a_log_whose_tail_was_cut_and_continued_is_refused(site: Site, *, split:
         for table in ("auditevent", "eventkey", "logstate"):
             connection.execute(f"DELETE FROM hot.audit_{table}")  # noqa: S608  # our own names
             connection.execute(
-                f"INSERT INTO hot.audit_{table} SELECT * FROM other.audit_{table}"  # noqa: S608
+                f"INSERT INTO hot.audit_{table} SELECT * FROM other.audit_{table}"  # noqa: S608  # our own names
             )
     words = (
         "Seq 242 in the hot database is not the one for which checkpoint 2 is signed: the log "

@@ -1,11 +1,12 @@
 """What the databases and this machine say is wrong: each caused for real, and mended."""
 
+# ruff: noqa: S608  # an attack is SQL, and its values are the test's own
+
 from __future__ import annotations
 
 import base64
 import shutil
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ def test_a_checkpoint_that_waits_for_hours_is_an_alarm(calm: Scene) -> None:
 
     def date(at: str) -> None:
         with calm.sql() as connection:
-            connection.execute(f"UPDATE audit_checkpoint SET at = ? {NEWEST}", [at])  # noqa: S608
+            connection.execute(f"UPDATE audit_checkpoint SET at = ? {NEWEST}", [at])
 
     old = datetime.now(UTC) - conditions.PUBLISHED_WITHIN - timedelta(minutes=1)
     date(f"{old:%Y-%m-%d %H:%M:%S}")
@@ -232,9 +233,9 @@ def test_a_key_that_is_missing_ended_or_unknown_is_an_alarm(calm: Scene) -> None
 
 
 def test_a_checkpoint_that_was_changed_is_an_alarm(calm: Scene) -> None:
-    calm.run(f"UPDATE audit_checkpoint SET seq = seq - 1 {NEWEST}")  # noqa: S608
+    calm.run(f"UPDATE audit_checkpoint SET seq = seq - 1 {NEWEST}")
     assert look(calm, *only(LOOKS, "keys")) == {(Kind.TAMPERING, "keys")}
-    calm.run(f"UPDATE audit_checkpoint SET seq = seq + 1 {NEWEST}")  # noqa: S608
+    calm.run(f"UPDATE audit_checkpoint SET seq = seq + 1 {NEWEST}")
     assert look(calm, *LOOKS) == set()
 
 
@@ -294,9 +295,11 @@ def test_a_log_that_takes_nothing_is_an_alarm_where_its_database_is_another(
     for name in ("DATABASE_URL", "HOT_DATABASE_URL"):
         small_site.env[name] += "?timeout=1"
     small_site.env["AUDIT_MIN_FREE_MB"] = "1"
-    found: Callable[[], list[Any]] = lambda: small_site.rows(  # noqa: E731
-        "SELECT kind, subject FROM main.audit_alarm WHERE cleared_at IS NULL"
-    )
+
+    def found() -> list[Any]:
+        query = "SELECT kind, subject FROM main.audit_alarm WHERE cleared_at IS NULL"
+        return small_site.rows(query)
+
     with locked(small_site.hot_database):
         assert small_site.driver("tasks", "watch").finish()[-1] == "did watch"
     assert found() == [("database", "watch")]

@@ -37,7 +37,7 @@ class Post:
         self.mails: list[EmailMessage] = []
         self.refuses = ""
 
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802  # the base's name
         """Take a mail, or refuse it."""
         assert session.authenticated
         if self.refuses:

@@ -238,7 +238,7 @@ class Torture:
     def __init__(
         self, folder: Path, seed: int, server: Server, proxy: FaultProxy, *, split: bool
     ) -> None:
-        self.folder, self.seed, self.random = folder, seed, random.Random(seed)  # noqa: S311
+        self.folder, self.seed, self.random = folder, seed, random.Random(seed)  # noqa: S311  # dice
         self.began = time.monotonic()
         self.counts: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()

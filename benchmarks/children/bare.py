@@ -23,7 +23,7 @@ def insert(source: str, a_transaction: int) -> None:
         for table, order in TABLES.items():
             rows[table] = database.execute(f"SELECT * FROM {table} ORDER BY {order}").fetchall()  # noqa: S608  # our own names
     commands = {
-        table: f"INSERT INTO {table} VALUES ({', '.join('?' * len(found[0]))})"  # noqa: S608
+        table: f"INSERT INTO {table} VALUES ({', '.join('?' * len(found[0]))})"  # noqa: S608  # our own names
         for table, found in rows.items()
     }
     count = len(rows["audit_auditevent"])

@@ -47,9 +47,9 @@ def as_dict(event: AuditEvent) -> dict[str, Any]:
 
 def archive() -> None:
     """Archive all that is due, and say what it took."""
-    from django.db import connections  # noqa: PLC0415  # once Django is set up
+    from django.db import connections  # noqa: PLC0415  # Django is set up by now  # once Django is set up
 
-    from audit.models import AuditEvent  # noqa: PLC0415
+    from audit.models import AuditEvent  # noqa: PLC0415  # Django is set up by now
 
     batch_events = int(os.environ["AUDIT_BATCH_MAX_EVENTS"])
     watch = Stopwatch()

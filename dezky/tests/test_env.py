@@ -131,6 +131,12 @@ def test_an_option_of_the_url_wins(env: pytest.MonkeyPatch) -> None:
     assert options["transaction_mode"] == "IMMEDIATE"
 
 
+@pytest.mark.parametrize("timeout", ["0.2", "soon"])
+def test_a_timeout_that_is_no_number_is_refused(env: pytest.MonkeyPatch, timeout: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"timeout in {NAME} is no whole number"):
+        database(env, f"sqlite:////srv/dezky.sqlite3?timeout={timeout}")
+
+
 @pytest.mark.parametrize(
     "url", ["djongo://h/n", "mongodb://h/n", "MongoDB+srv://h/n", "mysql://h/n", "nonsense"]
 )

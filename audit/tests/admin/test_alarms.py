@@ -156,6 +156,13 @@ def test_a_day_leads_to_its_run_or_verification(console: Console) -> None:
     assert "vm, 7" in console.page(page_of("dayguard", verify.pk)).text
 
 
+def test_who_may_not_see_runs_is_led_to_none(client: Client) -> None:
+    row = day(run=run().pk)
+    html = staff(client, "view_dayguard").page(page_of("dayguard", row.pk)).html
+    assert page_of("archiverun", row.run) not in html
+    assert f">{row.run}<" in html
+
+
 def test_nobody_can_add_change_or_delete_a_day(console: Console) -> None:
     row = day()
     before = DayGuard.objects.values().get()
