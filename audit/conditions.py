@@ -11,7 +11,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db.models import F
 
-from . import anchors, conf, log, verifications
+from . import anchors, conf, daily, log, verifications
 from .alarms import Finding, Kind, Look, NotNowError, open_alarms
 from .format.keys import KeyringError
 from .models import (
@@ -28,8 +28,11 @@ from .wording import count
 
 PUBLISHED_WITHIN = timedelta(hours=2)
 LOOKED_WITHIN = timedelta(hours=1)
+LEAP = timedelta(minutes=5)  # what is further ahead than that is of a clock that has leapt
 ROOM = "room"
 CLEARLY_MORE = 1.25  # than the least
+# After a pause the day's verification is made up for; but a site may pause every night.
+CAUGHT_UP_WITHIN = timedelta(hours=12)
 VERIFIED_WITHIN = {
     VerificationRun.Level.MANIFESTS: timedelta(hours=36),
     VerificationRun.Level.FULL: timedelta(days=8),
@@ -75,23 +78,28 @@ def verdicts() -> Iterator[Finding]:
 def guarded_days() -> Iterator[Finding]:
     """Find that a day's work was tried as often as it may be, and none was done since."""
     kinds = {DayGuard.Job.ARCHIVE: Kind.RUN_FAILED, DayGuard.Job.VERIFY: Kind.UNVERIFIABLE}
-    ended = DayGuard.objects.filter(state__in=[DayGuard.State.FAILED, DayGuard.State.DONE])
+    ended = DayGuard.objects.filter(
+        state__in=[DayGuard.State.FAILED, DayGuard.State.DONE],
+        day__lte=conf.schedule_clock()().date(),  # a clock may have leapt ahead, and back
+    )
+    if not conf.archive_enabled():
+        ended = ended.exclude(job=DayGuard.Job.ARCHIVE)
     for job, kind in kinds.items():
         row = ended.filter(job=job).first()
-        if row and row.state == DayGuard.State.FAILED:
+        if row and row.state == DayGuard.State.FAILED and not daily.is_made_up_for(row):
             yield Finding(
                 kind,
                 f"The schedule has tried its {row.get_job_display()} of {row.day} "
                 f"{count(row.tries, 'time')}, and it was not done (the last one: "
-                f"{row.outcome or 'its process died'}). The next day tries again; run "
-                f"{'archive_now' if job == DayGuard.Job.ARCHIVE else 'verify_audit'} meanwhile.",
+                f"{row.outcome or 'its process died'}). The next day tries again; see why, and "
+                f"run {'archive_now' if job == DayGuard.Job.ARCHIVE else 'verify_audit'} now.",
             )
 
 
 def unanswered(since: datetime) -> Iterator[Finding]:
     """Find that no worker has done since then what is sent every minute."""
     row = Heartbeat.objects.filter(name=Heartbeat.SCHEDULE).first()
-    if row is None or row.at < since:
+    if row is None or not since <= row.at <= datetime.now(UTC) + LEAP:
         when = f"{row.at:%Y-%m-%d %H:%M:%S} UTC" if row else "it began"
         yield Finding(
             Kind.SCHEDULE,
@@ -106,18 +114,23 @@ def long_queue() -> Iterator[Finding]:
     now = datetime.now(UTC)
     beats = dict(Heartbeat.objects.values_list("name", "at"))
     since = beats.get(Heartbeat.SINCE, now)
-    if now - max(since, beats.get(Heartbeat.SAFETY_NET, since)) > LOOKED_WITHIN:
+    looked = beats.get(Heartbeat.SAFETY_NET, since)
+    if now - max(since, looked if looked <= now else since) > LOOKED_WITHIN:
         yield Finding(
             Kind.SCHEDULE,
             "The safety net has not looked for an hour: no worker takes what the queue 'long' "
-            "has, so nothing is archived or verified either. See that its worker runs, and what "
-            "it is at.",
+            "has, or all of its processes are busy with others. See that its worker runs, and "
+            "what it is at; else nothing is archived or verified either.",
         )
+    if now - since < CAUGHT_UP_WITHIN:
+        return
+    first = DayGuard.objects.filter(job=DayGuard.Job.VERIFY, claimed_at__lte=now).last()
+    began = first.claimed_at if first and first.claimed_at else since
     for level, within in VERIFIED_WITHIN.items():
         levels = [level, VerificationRun.Level.FULL]
-        newest = verifications.last_that_looked(*levels)
-        age = now - (newest.finished_at or now) if newest else now - since
-        if min(age, now - since) > within:
+        newest = verifications.last_whole(*levels)
+        age = now - (newest.finished_at if newest and newest.finished_at else began)
+        if age > within:
             yield Finding(
                 Kind.UNVERIFIABLE,
                 f"No verification of level {level} has come to an end for {age.days} days: see "

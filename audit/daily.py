@@ -12,12 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS
 
 from . import conf, guard, log
 from .guard import Process
-from .models import ArchiveRun, DayGuard
+from .models import ArchiveRun, DayGuard, VerificationRun
 from .watcher import LONGEST_TASK
 
 MOST_TRIES = 3
@@ -59,6 +60,7 @@ def claim(job: DayGuard.Job, now: datetime, from_hour: int) -> Claim | None:
         return None
     me = Process.current()
     with log.write_transaction(DEFAULT_DB_ALIAS):
+        _close_earlier(job, now)
         DayGuard.objects.get_or_create(job=job, day=now.date())
         row = DayGuard.objects.select_for_update().get(job=job, day=now.date())
         if row.state == State.RUNNING:
@@ -114,8 +116,7 @@ def _take_back(row: DayGuard, now: datetime) -> bool:
 
     Once it may. Whatever kills those who try it, again and again, is given time.
     """
-    if row.job == Job.ARCHIVE and _has_run(row):
-        _update(row.pk, row.token, state=State.DONE)
+    if _settle_if_done(row):
         return False
     if row.tries >= MOST_TRIES:
         _update(row.pk, row.token, state=State.FAILED)
@@ -126,21 +127,55 @@ def _take_back(row: DayGuard, now: datetime) -> bool:
     return False
 
 
-def _has_run(row: DayGuard) -> bool:
-    """Say whether the run of a claim has ended well, and only that was not written down here."""
-    runs = ArchiveRun.objects.filter(trigger=ArchiveRun.Trigger.BEAT, outcome__in=GOOD)
-    return bool(row.claimed_at and runs.filter(started_at__gte=row.claimed_at).exists())
+def _close_earlier(job: DayGuard.Job, now: datetime) -> None:
+    """Give up what was tried on days that are over; what is still at work goes on."""
+    tried = DayGuard.objects.filter(job=job, day__lt=now.date(), tries__gt=0)
+    for row in tried.filter(state__in=[State.WAITING, State.RUNNING]):
+        if row.state == State.RUNNING and (not _is_abandoned(row) or _settle_if_done(row)):
+            continue
+        _update(row.pk, row.token, state=State.FAILED)
+
+
+def _settle_if_done(row: DayGuard) -> bool:
+    """Settle a claim whose work has come to a good end, and only that was not written down."""
+    done = _done_since(row, trigger=ArchiveRun.Trigger.BEAT)
+    return done is not None and _update(
+        row.pk, row.token, state=State.DONE, outcome=done.outcome, run=done.pk
+    )
+
+
+def is_made_up_for(row: DayGuard) -> bool:
+    """Say whether anybody has done since what a day's last try did not."""
+    return _done_since(row) is not None
+
+
+def _done_since(row: DayGuard, **by: str) -> ArchiveRun | VerificationRun | None:
+    """Return what has come to a good end since a day's work was claimed."""
+    if row.claimed_at is None:
+        return None
+    since: dict[str, Any] = {"started_at__gte": row.claimed_at, **by}
+    if row.job == Job.ARCHIVE:
+        return ArchiveRun.objects.filter(outcome__in=GOOD, **since).first()
+    verified = VerificationRun.objects.filter(batch_seq=None, finished_at__isnull=False, **since)
+    return verified.exclude(outcome=VerificationRun.Outcome.UNVERIFIABLE).first()
 
 
 def _is_abandoned(row: DayGuard) -> bool:
     """Say whether whoever is at a day's work is gone, or must be.
 
-    Whether a process of another machine is gone, its lease tells: a run renews it.
+    Whether a process of another machine is gone, its lease tells, which a run renews; that a
+    verification has ended, its row.
     """
     if Process.holding(row).is_gone():
         return True
     age = datetime.now(UTC) - row.claimed_at if row.claimed_at else LONGEST_TASK
-    silent = timedelta(seconds=2 * conf.lease_seconds())
-    if row.job == Job.ARCHIVE and age > silent and not guard.holder():
-        return True
+    if age > timedelta(seconds=2 * conf.lease_seconds()):
+        at_work = guard.holder() if row.job == Job.ARCHIVE else _is_verifying(row)
+        if not at_work:
+            return True
     return age >= LONGEST_TASK
+
+
+def _is_verifying(row: DayGuard) -> bool:
+    running = VerificationRun.objects.filter(outcome=VerificationRun.Outcome.RUNNING)
+    return running.filter(started_at__gte=row.claimed_at, holder=row.holder).exists()

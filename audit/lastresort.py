@@ -2,7 +2,7 @@
 
 It is kept by the broker, which is another service, and told from there, once by each way; when the
 database takes something again, it becomes a row that is cleared, and that is told as well. Where
-the broker is gone, too (one full disk is enough), each process keeps it for itself.
+the broker is gone, too (one full disk is enough), beat keeps it for itself: no worker hears of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Here:
-    """What this process keeps."""
+    """What this process keeps, where it is beat."""
 
     alarm: dict[str, Any] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
@@ -42,8 +42,11 @@ class _Here:
 _here = _Here()
 
 
-def tell(error: BaseException) -> None:
-    """Tell that the database takes nothing, once by each way until it does; never raises."""
+def tell(error: BaseException, *, here: bool = False) -> None:
+    """Tell that the database takes nothing, once by each way until it does; never raises.
+
+    `here`: this process keeps what the broker cannot keep, and asks `settle_here` often.
+    """
     now = datetime.now(UTC)
     logger.critical("Alarm (%s): %s", kind_of(error), sentence(error))
     fresh = {"kind": kind_of(error).value, "message": sentence(error), "at": now.timestamp()}
@@ -60,10 +63,15 @@ def tell(error: BaseException) -> None:
     except (redis.RedisError, ValueError) as failure:  # the latter where REDIS_URL is none
         # Not its text: that may hold the address.
         logger.critical("That could not be kept by the broker: %s", type(failure).__name__)
-        _here.alarm = _here.alarm or fresh
-        for channel in notices.channels():
-            if channel not in _here.told and _tell(channel, _here.alarm):
-                _here.told.add(channel)
+        if here:
+            _tell_here(fresh)
+
+
+def _tell_here(fresh: dict[str, Any]) -> None:
+    _here.alarm = _here.alarm or fresh
+    for channel in notices.channels():
+        if channel not in _here.told and _tell(channel, _here.alarm):
+            _here.told.add(channel)
 
 
 def _tell(channel: str, kept: dict[str, Any]) -> bool:
@@ -102,7 +110,6 @@ def settle() -> None:
     """
     try:
         with _broker() as broker:
-            _hand_over(broker)
             if (raw := broker.get(_key())) is None:
                 return
             kept = json.loads(raw)
@@ -111,7 +118,6 @@ def settle() -> None:
             broker.delete(_key())
     except (redis.RedisError, ValueError) as failure:
         logger.error("The broker was not asked for alarms: %s", type(failure).__name__)
-        settle_here()
 
 
 def settle_here() -> None:

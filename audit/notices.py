@@ -55,6 +55,7 @@ def channels() -> list[Notice.Channel]:
 
 def queue(alarm: Alarm, event: str, now: datetime) -> None:
     """Queue a message by each way; inside the transaction that opens or clears the alarm."""
+    alarm.notices.filter(sent_at=None).update(next_try_at=now)  # it goes first
     for channel in channels():
         Notice.objects.create(alarm=alarm, event=event, channel=channel, next_try_at=now)
 
@@ -63,17 +64,19 @@ def send_due() -> int:
     """Send what is due; return how many were sent. Raises DatabaseError.
 
     A way by which one message did not go is not tried again now: whoever sends has other work.
+    That an alarm is over is never told before that it was.
     """
     now, sent = datetime.now(UTC), 0
     closed: set[str] = set()
     since = now - GIVEN_UP
-    due = Notice.objects.filter(
+    unsent = Notice.objects.filter(
         Q(event=Event.OPENED, alarm__opened_at__gt=since)
         | Q(event=Event.CLEARED, alarm__cleared_at__gt=since),
         sent_at=None,
-        next_try_at__lte=now,
     )
-    for notice in due.select_related("alarm"):
+    for notice in unsent.filter(next_try_at__lte=now).select_related("alarm"):
+        if unsent.filter(alarm=notice.alarm, channel=notice.channel, pk__lt=notice.pk).exists():
+            continue
         if notice.channel in closed:
             continue
         pause = min(FIRST_PAUSE * 2**notice.tries, LONGEST_PAUSE)

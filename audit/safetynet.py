@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from . import conf, guard, ledger, log, lookout, purge, selection, storage
-from .alarms import Finding, Kind, Look, NotNowError
+from .alarms import Finding, Kind, Look, NotNowError, open_alarms
 from .format.names import CHECKPOINTS, CheckpointName, ObjectName
 from .log import Claim, RolledBackError, current_state, link_at
 from .models import ArchiveBatch, Checkpoint, LogState
@@ -198,6 +198,7 @@ def clock() -> Iterator[Finding]:
         )
 
 
+SUBJECT = "safety net"
 LOOKS = (
     Look("log", log_state),
     Look("overdue", overdue),
@@ -208,3 +209,12 @@ LOOKS = (
     Look("objects", objects),
     Look("clock", clock),
 )
+
+
+def is_in_order() -> bool:
+    """Say whether the last look has found the log where ledger, checkpoints and bucket have it.
+
+    A clock that has leapt is no reason to doubt that.
+    """
+    doubts = open_alarms().filter(subject__in=["log", "claims", SUBJECT]).exclude(kind=Kind.CLOCK)
+    return not doubts.exists()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from . import archive, checkpoints, conf, daily, log, prune, verify
+from . import archive, checkpoints, conf, daily, log, prune, verifications, verify
 from .daily import End, Job
 from .guard import Process
 from .models import ArchiveRun, Checkpoint, VerificationRun
@@ -76,16 +76,17 @@ def verify_tick(clock: Clock, watcher: Watcher) -> str:
 
 
 def level_due(now: datetime) -> str:
-    """Return `full` where the last one that the schedule has finished is a week old."""
+    """Return `full` where the last one that the schedule has brought to an end is a week old."""
     full = VerificationRun.objects.filter(
         trigger=BEAT,
         level=VerificationRun.Level.FULL,
         finished_at__gt=now - FULL_AFTER,
+        finished_at__lte=max(now, datetime.now(UTC)),  # a clock may have leapt ahead, and back
     ).exclude(outcome=VerificationRun.Outcome.RUNNING)
-    # One that died did not look. One that could not look at all of it did, and is not done again
-    # every night: all that there is would be read for it.
-    looked = any("error" not in row.report for row in full)
-    return str(VerificationRun.Level.MANIFESTS if looked else VerificationRun.Level.FULL)
+    # One that could not look at all of it counts, and is not done again every night: all that
+    # there is would be read for it.
+    whole = any(verifications.is_whole(row) for row in full)
+    return str(VerificationRun.Level.MANIFESTS if whole else VerificationRun.Level.FULL)
 
 
 def checkpoint_tick() -> str:

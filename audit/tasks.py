@@ -95,14 +95,14 @@ def watch() -> None:
 def safety_net() -> None:
     """Look for what must not be, in the bucket as well."""
     with _telling():
-        found = alarms.go("safety net", safetynet.LOOKS)
+        alarms.go(safetynet.SUBJECT, safetynet.LOOKS)
         _beat(Heartbeat.SAFETY_NET)
-        if not found:
+        if safetynet.is_in_order():
             _chain()
 
 
 def _chain() -> None:
-    """Write noted events into the log: the bucket was looked at, and it was not rolled back."""
+    """Write noted events into the log."""
     try:
         request.chain()
     except (AuditError, DatabaseError) as error:
@@ -151,10 +151,13 @@ def _say(what: str, did: str) -> None:
 
 
 def _beat_on() -> None:
-    """Write a heartbeat down; and that it is the first, where there was none for a while."""
-    before = Heartbeat.objects.filter(name=Heartbeat.SCHEDULE).first()
-    known = Heartbeat.objects.filter(name=Heartbeat.SINCE).exists()
-    if before is None or not known or datetime.now(UTC) - before.at > PAUSE:
+    """Write a heartbeat down; and that it is the first, where there was none for a while.
+
+    A time that is to come is one that a clock had which has leapt: it says nothing.
+    """
+    now, at = datetime.now(UTC), dict(Heartbeat.objects.values_list("name", "at"))
+    before, since = at.get(Heartbeat.SCHEDULE), at.get(Heartbeat.SINCE)
+    if not before or not since or not now - PAUSE <= before <= now or since > now:
         _beat(Heartbeat.SINCE)
     _beat(Heartbeat.SCHEDULE)
 

@@ -95,15 +95,19 @@ def last(*levels: str) -> VerificationRun | None:
     return _ended(*levels).first()
 
 
-def last_that_looked(*levels: str) -> VerificationRun | None:
-    """Return the newest of those that says something about the log."""
-    return next((row for row in _ended(*levels).iterator(100) if not is_silent(row)), None)
+def last_whole(*levels: str) -> VerificationRun | None:
+    """Return the newest of those that came to an end of their own."""
+    return next((row for row in _ended(*levels).iterator(100) if is_whole(row)), None)
+
+
+def is_whole(row: VerificationRun) -> bool:
+    """Say whether one came to an end of its own: it did not die, and was not stopped or broken."""
+    return not {"error", "stopped", "broken"} & row.report.keys()
 
 
 def is_silent(row: VerificationRun) -> bool:
-    """Say whether one has died or was stopped: it says nothing about the log."""
-    stopped = "error" in row.report or bool(row.report.get("stopped"))
-    return row.outcome == Outcome.UNVERIFIABLE and stopped
+    """Say whether one has died or was stopped, and found nothing: it says nothing of the log."""
+    return row.outcome == Outcome.UNVERIFIABLE and bool({"error", "stopped"} & row.report.keys())
 
 
 def _ended(*levels: str) -> QuerySet[VerificationRun]:

@@ -116,7 +116,7 @@ def _carry_out(verification: _Verification, row: VerificationRun | None) -> Veri
         verification.report.tell(
             Kind.UNVERIFIABLE, f"{why}: what is not said above was not looked at. Verify again."
         )
-        _close_row(row, verification.answer, stopped=stopped)
+        _close_row(row, verification.answer, how="stopped" if stopped else "broken")
         raise
     if row is not None:
         verification.answer.run = row.pk
@@ -142,7 +142,7 @@ def _open_row(asked: Asked) -> VerificationRun | None:
 
 
 def _close_row(
-    row: VerificationRun | None, answer: Verified, error: str = "", *, stopped: bool = False
+    row: VerificationRun | None, answer: Verified, error: str = "", *, how: str = ""
 ) -> None:
     if row is None:
         answer.report.note("This verification is written down nowhere but here.")
@@ -151,8 +151,8 @@ def _close_row(
     row.outcome = Kind.UNVERIFIABLE.value if error else answer.report.outcome
     row.events = answer.report.events
     row.report = answer.to_json() | ({"error": error} if error else {})
-    if stopped:
-        row.report["stopped"] = True  # what it has found stands; else it says nothing
+    if how:
+        row.report[how] = True  # what it has found stands, and it came to no end
     try:
         row.save()
     except DatabaseError as failure:

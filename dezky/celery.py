@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -32,15 +33,15 @@ from .startup import prepare
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dezky.settings")
 
-BEAT = "beat"  # the subject of the alarm that it raises
+BEAT, WORKERS = "beat", "workers"  # the subjects of the alarms that it raises
 HOUR = 3600
 LONGEST = int(LONGEST_TASK.total_seconds())
 ANSWERED_WITHIN = timedelta(minutes=5)  # what is sent every minute
-STARTED = time.monotonic()
 
 logger = logging.getLogger(__name__)
 
 app = Celery("dezky")
+handlers: list[Any] = []  # of SIGTERM, before a task
 
 
 def every(seconds: float, schedule: Any, task: str) -> dict[str, Any]:
@@ -118,6 +119,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
     """
 
     misses = 0  # in a row
+    well_since: float | None = None  # from when on all was sent and the database answered
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Send an entry's message; where the broker does not take it, its next time comes."""
@@ -144,7 +146,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
     def tell(self, *, gone: bool) -> None:
         """Open or clear the alarms of the broker and of workers that do nothing; never raises."""
         # Models need Django to be set up.
-        from audit import alarms, conditions, lastresort, log, notices  # noqa: PLC0415
+        from audit import alarms, lastresort, log, notices  # noqa: PLC0415
 
         try:
             # Beat lives long, and a database may have been restarted meanwhile.
@@ -158,16 +160,34 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
                         "be asked for over HTTP. See that Redis is up and REDIS_URL is right.",
                     )
                 )
-            elif time.monotonic() - STARTED > ANSWERED_WITHIN.total_seconds():
-                found += conditions.unanswered(datetime.now(UTC) - ANSWERED_WITHIN)
             alarms.settle(BEAT, found)
+            if gone:
+                self.well_since = None
+            else:
+                found += self.see_workers()
             lastresort.settle_here()
             if found:
                 notices.send_due()  # no worker hears of it
         except (DatabaseError, log.BusyError) as error:
-            lastresort.tell(error)
+            self.well_since = None
+            lastresort.tell(error, here=True)
         except Exception:  # whatever it is, beat must go on
             logger.exception("Beat's alarm could not be told, in a way that nobody foresaw.")
+
+    def see_workers(self) -> list[Any]:
+        """Open or clear the alarm of workers that do not answer; return what was found.
+
+        While beat or the database was gone none could: so it is bad news only a while after.
+        """
+        from audit import alarms, conditions  # noqa: PLC0415
+
+        now = time.monotonic()
+        self.well_since = self.well_since or now
+        found = list(conditions.unanswered(datetime.now(UTC) - ANSWERED_WITHIN))
+        if found and now - self.well_since <= ANSWERED_WITHIN.total_seconds():
+            return []
+        alarms.settle(WORKERS, found)
+        return found
 
 
 @setup_logging.connect
@@ -182,11 +202,23 @@ def name_the_task(task_id: str, task: Any, **kwargs: Any) -> None:
         bind_contextvars(task_id=task_id, task=task.name)
 
 
+@task_prerun.connect
+def stop_on_sigterm(task: Any, **kwargs: Any) -> None:
+    """Let SIGTERM stop a task in a worker's child as Ctrl-C does, and be written down as that.
+
+    It comes where all processes of a group get it, or a worker ends its children by force.
+    """
+    if not task.request.is_eager:
+        handlers.append(signal.signal(signal.SIGTERM, signal.default_int_handler))
+
+
 @task_postrun.connect
 def forget_the_task(task: Any, **kwargs: Any) -> None:
-    """Let no later line say so."""
+    """Let no later line say so, and SIGTERM do what it did before."""
     if not task.request.is_eager:
         clear_contextvars()
+        while handlers:
+            signal.signal(signal.SIGTERM, handlers.pop())
 
 
 @worker_init.connect

@@ -188,7 +188,7 @@ def of_verifications() -> Iterator[Metric]:
         (Level.MANIFESTS, (Level.MANIFESTS, Level.FULL)),
         (Level.FULL, (Level.FULL,)),
     ):
-        row = verifications.last(*levels)
+        row = verifications.last_whole(*levels)
         if row and row.finished_at:
             at.add_metric([level], row.finished_at.timestamp())
             ok.add_metric([level], row.outcome == VerificationRun.Outcome.OK)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from audit import checkpoints, conditions
+from audit import checkpoints, conditions, tasks
 from audit.alarms import Kind
 from audit.conditions import LOOKS
 from audit.format.errors import AuditError
@@ -354,6 +354,64 @@ def test_a_log_that_nobody_verifies_is_an_alarm(watched: Watched) -> None:
     assert "full" in message(watched, *next(iter(alarm)))
 
 
+def test_a_site_that_pauses_every_night_is_told_all_the_same(watched: Watched) -> None:
+    (long_queue,) = (each for each in LOOKS if each.name == "long queue")
+    hours, now = timedelta(hours=1), datetime.now(UTC)
+    with watched.inside():
+        DayGuard.objects.create(
+            job="verify", day="2026-11-01", state="failed", tries=3, claimed_at=now - 200 * hours
+        )
+    alarm = {(Kind.UNVERIFIABLE, "long queue")}
+    for since, expected in ((11, set()), (13, alarm)):
+        with watched.inside():
+            heartbeat(watched, schedule_since=since * hours, safety_net=hours / 2)
+        assert look(watched, long_queue) == expected
+    assert message(watched, *next(iter(alarm))).count("level") == 2
+    # One that was stopped or broke amid it is none.
+    with watched.inside():
+        for how in ("stopped", "broken", "error"):
+            verification(outcome="unverifiable", finished_at=now, report={how: True})
+    assert message(watched, *next(iter(alarm))).count("level") == 2
+    with watched.inside():
+        verification(outcome="tampered", finished_at=now)
+    assert look(watched, long_queue) == set()
+
+
+def test_a_clock_that_had_leapt_ahead_hides_nothing(watched: Watched) -> None:
+    year, hours = timedelta(days=365), timedelta(hours=1)
+    looks = only(LOOKS, "long queue", "days")
+    with watched.inside():
+        DayGuard.objects.create(job="verify", day="2026-11-20", state="failed", tries=3)
+        DayGuard.objects.create(job="verify", day="2099-11-20", state="done", tries=1)
+        heartbeat(watched, schedule=-year, schedule_since=-year, safety_net=-year)
+        tasks.heartbeat()
+        began = Heartbeat.objects.get(name=Heartbeat.SINCE).at
+        assert began <= datetime.now(UTC)
+        tasks.heartbeat()
+        assert Heartbeat.objects.get(name=Heartbeat.SINCE).at == began
+        heartbeat(watched, schedule_since=2 * hours)
+    assert look(watched, *looks) == {(Kind.SCHEDULE, "long queue"), (Kind.UNVERIFIABLE, "days")}
+
+
+def test_a_day_that_was_given_up_is_over_when_somebody_has_done_its_work(calm: Scene) -> None:
+    looks = only(LOOKS, "days")
+    now = datetime.now(UTC)
+    with calm.inside():
+        for job in ("archive", "verify"):
+            DayGuard.objects.create(
+                job=job, day="2026-11-23", state="failed", tries=3, claimed_at=now
+            )
+    calm.settings["ARCHIVE_ENABLED"] = True
+    assert len(look(calm, *looks)) == 2
+    with calm.inside():
+        ArchiveRun.objects.create(
+            trigger="command", token=99, outcome="archived", started_at=now, cutoff=now
+        )
+    assert look(calm, *looks) == {(Kind.UNVERIFIABLE, "days")}
+    calm.verify()
+    assert look(calm, *looks) == set()
+
+
 def test_a_day_that_was_given_up_is_an_alarm_until_one_is_done(watched: Watched) -> None:
     (days,) = (each for each in LOOKS if each.name == "days")
     with watched.inside():
@@ -361,6 +419,8 @@ def test_a_day_that_was_given_up_is_an_alarm_until_one_is_done(watched: Watched)
         DayGuard.objects.create(job="verify", day="2026-11-23", state="failed", tries=3)
         DayGuard.objects.create(job="archive", day="2026-11-24", state="running", tries=1)
     both = {(Kind.RUN_FAILED, "days"), (Kind.UNVERIFIABLE, "days")}
+    assert look(watched, days) == {(Kind.UNVERIFIABLE, "days")}  # the archive is off
+    watched.settings["ARCHIVE_ENABLED"] = True
     assert look(watched, days) == both
     with watched.inside():
         DayGuard.objects.filter(job="archive", day="2026-11-24").update(state="done")

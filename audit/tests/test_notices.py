@@ -187,6 +187,37 @@ def test_what_failed_is_tried_again_ever_more_rarely_under_the_same_id(hook: Hoo
     assert (len(hook.ids), len(set(hook.ids))) == (9, 1)
 
 
+def test_that_it_is_over_is_never_told_before_that_it_was(hook: Hook) -> None:
+    open_one()
+    hook.answers.extend([status(503)] * 3)
+    for _ in range(2):
+        assert notices.send_due() == 0
+        let_pass(hours=1)
+    open_one(subject="another")
+    clear_one()
+    let_pass(hours=1)
+    assert notices.send_due() == 0  # the third one fails, too
+    assert notices.send_due() == 1  # what has nothing to do with it
+    let_pass(hours=1)
+    while notices.send_due():
+        pass
+    assert [body["data"]["subject"] for body in hook.told[:3]] == ["room"] * 3
+    assert [(body["type"], body["data"]["subject"]) for body in hook.told[3:]] == [
+        ("alarm.opened", "another"),
+        ("alarm.opened", "room"),
+        ("alarm.cleared", "room"),
+    ]
+
+
+def test_once_it_is_over_it_waits_no_longer_for_its_turn(hook: Hook) -> None:
+    open_one()
+    hook.answers.append(status(503))
+    assert notices.send_due() == 0
+    clear_one()
+    assert notices.send_due() + notices.send_due() == 2
+    assert hook.types == ["alarm.opened full", "alarm.opened full", "alarm.cleared full"]
+
+
 def test_what_could_not_be_sent_for_three_days_is_given_up(hook: Hook) -> None:
     row = open_one()
     Alarm.objects.update(opened_at=datetime.now(UTC) - timedelta(days=3, minutes=1))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from dezky.celery import prepare_or_exit
 from dezky.startup import refuse_misconfiguration
 
 ROOT = Path(__file__).parents[2]
@@ -44,3 +45,11 @@ def test_both_entrances_ask(entrance: str, origin: str) -> None:
     )
     assert (done.returncode == 0) == bool(origin)
     assert ("audit.E003" in done.stderr) != bool(origin)
+
+
+@pytest.mark.parametrize("server", ["worker", "beat"])
+def test_of_what_is_wrong_a_worker_or_beat_ends(server: str, settings: Any) -> None:
+    """Of any other error that it meets then, Celery would write a line and go on."""
+    settings.AUDIT_ORIGIN = ""
+    with pytest.raises(SystemExit, match=r"audit\.E003"):
+        prepare_or_exit(server)

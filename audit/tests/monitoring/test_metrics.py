@@ -204,6 +204,8 @@ def test_figures_of_what_is_wrong(client: Client, settings: Any) -> None:
             state=state,
             published_at=now if state == "published" else None,
         )
+    for how in ("error", "stopped", "broken"):  # these looked at nothing, or not to the end
+        verification(outcome="unverifiable", finished_at=now, report={how: "so it was"})
     scrape = Scrape(client)
     assert scrape.failed() == set()
     assert scrape("archive_enabled") == 1
@@ -220,7 +222,7 @@ def test_figures_of_what_is_wrong(client: Client, settings: Any) -> None:
         "manifests": pytest.approx(day),
         "full": pytest.approx(day),
     }
-    assert scrape("unresolved_verifications") == 1
+    assert scrape("unresolved_verifications") == 2
     assert {kind for kind, number in scrape.all("alarms_open").items() if number} == {"gap"}
     assert scrape("alarms_open", kind="gap") == 2
     assert scrape("checkpoints_pending") == 1
