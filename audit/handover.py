@@ -106,10 +106,10 @@ def take(request_id: str) -> RunRequest | None:
     return RunRequest.objects.get(pk=request_id) if won else None
 
 
-def end(row: RunRequest, answer: Answer) -> None:
-    """Write down what became of it."""
-    row.run, row.answer, row.state = answer.run, vars(answer), State.ENDED
-    row.save(update_fields=["run", "answer", "state"])
+def end(row: RunRequest, answer: Answer) -> bool:
+    """Write down what became of it; say whether nobody else had done so."""
+    taken = RunRequest.objects.filter(pk=row.pk, state=State.TAKEN)
+    return bool(taken.update(run=answer.run, answer=vars(answer), state=State.ENDED))
 
 
 def close_dead() -> int:
@@ -121,8 +121,8 @@ def close_dead() -> int:
     for row in RunRequest.objects.filter(state=State.TAKEN):
         if Process.holding(row).is_gone() or row.asked_at < now - DIES:
             why = f"Its worker ({row.holder}) ended without a word: ask again."
-            end(row, Answer(_run_of(row), "failed", why, refused="" if _run_of(row) else "failed"))
-            number += 1
+            refused = "" if _run_of(row) else "failed"
+            number += end(row, Answer(_run_of(row), "failed", why, refused=refused))
     return number
 
 

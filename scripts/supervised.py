@@ -32,7 +32,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from local_s3 import die_with
+from local_server import die_with
 
 Steps = tuple[tuple[signal.Signals, float], ...]  # and for how many seconds it is waited for
 # honcho kills what is left 5 s after the first has ended. Celery ends its tasks before it stops at

@@ -50,7 +50,7 @@ random_base64() {
 }
 
 heading='installing requirements-dev.txt'
-install_dev "$scratch"
+install_dev
 export PATH="$PWD/.venv/bin:$PATH" DEZKY_ENV_FILE=
 
 check ruff check

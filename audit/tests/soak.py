@@ -28,47 +28,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import re
-import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import traceback
-from collections import Counter, deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from . import environment, reader
-from .fault_proxy import (
-    FaultProxy,
-    break_off,
-    lose_answer,
-    refuse,
-    refuse_after_storing,
-    reset_within_answer,
-    reset_within_request,
-    stall,
-)
+from . import endurance, reader
+from .endurance import FALSE_ALARM, Child, LieError, Server, Session, check_events, must, say
+from .fault_proxy import FaultProxy, lose_answer, stall
 from .redis_server import RedisServer, running
-from .simulator import Site
 from .stack import Part, Stack
-from .torture import FALSE_ALARM, Child, LieError, Server, empty_template, must, say
 
-WRITERS, EACH, EVERY = 3, 30, "0.3"  # events a call, seconds between calls
-BATCH_EVENTS = 1_000
-BUSY_SECONDS = 5
 LEASE_SECONDS = 20
 PATIENCE = 180
-RECENT = 40  # lines of history that a lie is told with
 LINE_EVERY, LOOK_EVERY, DAY_EVERY, NET_EVERY = 30, 5, 8, 20
 VERIFY_EVERY, OPERATOR_EVERY = 25, 35
 VERIFIED_DAYS = 8  # from one day on which the schedule verifies to the next
@@ -80,15 +61,7 @@ FIRST_DAY = datetime(2026, 11, 24, tzinfo=UTC)
 ENTRIES = ("heartbeat", "watch", "checkpoint", "archive", "verify", "prune")
 WORKERS = (("long", 2), ("short", 1))
 NEVER = ("tampering", "gap", "append_refused", "unknown_objects", "key_missing", "clock", "full")
-FAULTS = {
-    "refuse": refuse(503, "SlowDown"),
-    "refuse after storing": refuse_after_storing(500, "InternalError"),
-    "reset within the request": reset_within_request,
-    "reset within the answer": reset_within_answer,
-    "break off": break_off,
-    "stall": stall,
-    "lose the answer": lose_answer,
-}
+FAULTS = {**endurance.FAULTS, "stall": stall, "lose the answer": lose_answer}
 
 Mishap = Generator[float]  # it gives the seconds until it goes on
 
@@ -102,71 +75,44 @@ class Beside:
     judge: Callable[[dict[str, Any], datetime], None]
 
 
-class Soak:
+class Soak(Session):
     """One session."""
+
+    writers_wanted, each, every = 3, 30, "0.3"
+    batch_events, busy_seconds, recent_lines = 1_000, 5, 40
 
     def __init__(
         self, folder: Path, seed: int, server: Server, proxy: FaultProxy, broker: RedisServer
     ) -> None:
-        self.folder, self.seed, self.random = folder, seed, random.Random(seed)  # noqa: S311  # dice
-        self.began = time.monotonic()
-        self.counts: Counter[str] = Counter()
-        self.recent: deque[str] = deque(maxlen=RECENT)
-        self.history = (folder / "history.log").open("w", encoding="utf-8")
-        self.acknowledged: dict[str, int] = {}
-        self.lies: list[str] = []  # what the writers' listeners found
+        os.environ["REDIS_URL"] = broker.url  # else what migrates warns that there is none
+        super().__init__(folder, seed, server, proxy)
+        self.broker = broker
         self.days = 0
         self.broken: list[tuple[datetime, datetime | None]] = []  # when something was
         self.judged_run = self.judged_verification = 0
         self.beside: list[Beside] = []
-        self.server, self.proxy, self.broker = server, proxy, broker
-        (folder / "site").mkdir()
-        os.environ["REDIS_URL"] = broker.url  # else what migrates warns that there is none
-        self.site = Site(folder / "site", empty_template(folder))
-        self.site.endpoint = server.endpoint
-        self.site.env["DATABASE_URL"] += f"?timeout={BUSY_SECONDS}"
         self.site.env.update(
-            AUDIT_HOT_RETENTION_DAYS="0",
-            AUDIT_BATCH_MAX_EVENTS=str(BATCH_EVENTS),
             AUDIT_CHECKPOINT_MINUTES="1",
-            AUDIT_COLD_ENDPOINT=proxy.endpoint,
             AUDIT_COLD_TIMEOUT_SECONDS="3",
             AUDIT_COLD_ATTEMPTS="2",
             AUDIT_LEASE_SECONDS=str(LEASE_SECONDS),
         )
         self.stack = Stack(self.site, broker)
         self.workers: list[Part] = []
-        self.writers: list[Child] = []
 
     # Processes -------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start_all(self) -> None:
         """Start everything."""
         self.next_day()
         self.workers = [self.stack.worker(*each) for each in WORKERS]
         self.beat = self.stack.beat(*ENTRIES)
-        self.writers = [self.new_writer() for _ in range(WRITERS)]
-
-    def new_writer(self) -> Child:
-        """Start a process that ingests for ever."""
-        self.counts["writers"] += 1
-        command = [
-            *(sys.executable, "-m", "audit.tests.driver", "append"),
-            *(f"--name=w{self.counts['writers']}", "--calls=0"),
-            *(f"--each={EACH}", f"--every={EVERY}"),
-        ]
-        return Child(command, self.site.env, self.hear_writer)
+        self.start_writers()
 
     def hear_writer(self, line: str) -> None:
-        """Take down what a writer was told."""
-        if match := re.fullmatch(r"acknowledged (\d+) (\S+)", line):
-            if match[2] in self.acknowledged:
-                self.lies.append(f"{match[2]} was acknowledged twice")
-            self.acknowledged[match[2]] = int(match[1])
-        elif line.startswith("busy "):
-            self.counts["writer busy"] += 1
-        elif not re.search(r"not known yet", line):  # what it logs of a bucket that fails
-            self.lies.append(f"A writer said: {line}")
+        """Pass over what it logs of a bucket that fails."""
+        if "not known yet" not in line:
+            super().hear_writer(line)
 
     def next_day(self) -> None:
         """Let the schedule's guards find that the next day has come."""
@@ -187,9 +133,7 @@ class Soak:
     def command(self, judge: Callable[[dict[str, Any], datetime], None], *arguments: str) -> None:
         """Begin a command beside all else."""
         self.note(" ".join(arguments))
-        child = Child(
-            [sys.executable, "manage.py", *arguments, "--json"], self.site.env, lambda line: None
-        )
+        child = self.start("manage.py", *arguments, "--json")
         self.beside.append(Beside(child, datetime.now(UTC), judge))
 
     def judge_beside(self) -> None:
@@ -205,7 +149,7 @@ class Soak:
         """Judge what an operator's run has said."""
         outcome, error = answer["outcome"], answer["error"]
         self.note(f"archive_now: {outcome} {error or ''}")
-        self.counts[f"archive_now {outcome}"] += 1
+        self.outcomes[f"archive_now {outcome}"] += 1
         if outcome not in {"archived", "nothing_due", "busy"}:
             self.judge_failure(f"archive_now ({outcome})", str(error), began)
 
@@ -213,7 +157,7 @@ class Soak:
         """Judge what a verification beside has said."""
         outcome = answer["outcome"]
         self.note(f"verify_audit: {outcome}")
-        self.counts[f"verify_audit {outcome}"] += 1
+        self.outcomes[f"verify_audit {outcome}"] += 1
         good = outcome == "ok" or (outcome == "unverifiable" and self.was_broken(began))
         must(good, f"verify_audit says: {json.dumps(answer)[:3000]}")
 
@@ -249,33 +193,26 @@ class Soak:
         """Kill a worker with its children; another one comes after a while."""
         number = self.random.randrange(len(WORKERS))
         self.workers[number].kill()
-        self.counts["kills"] += 1
-        self.note(f"killed the worker for {WORKERS[number][0]}")
+        self.did("kills", f"killed the worker for {WORKERS[number][0]}")
         yield self.random.choice((0, 1, 4))
         self.workers[number] = self.stack.worker(*WORKERS[number])
 
     def kill_beat(self) -> Mishap:
         """Kill beat; another one comes after a while."""
         self.beat.kill()
-        self.counts["kills"] += 1
-        self.note("killed beat")
+        self.did("kills", "killed beat")
         yield self.random.choice((0, 1, 4))
         self.beat = self.stack.beat(*ENTRIES)
 
     def kill_writer(self) -> Mishap:
         """Kill a process that ingests, and start another."""
-        number = self.random.randrange(WRITERS)
-        must(self.writers[number].kill(), f"A writer died: {self.writers[number].lines[-20:]}")
-        self.counts["kills"] += 1
-        self.note("killed a writer")
-        self.writers[number] = self.new_writer()
+        self.replace_writer()
         yield 0
 
     def kill_broker(self) -> Mishap:
         """Kill the broker, and start it again."""
         self.broker.kill()
-        self.counts["kills"] += 1
-        self.note("killed the broker")
+        self.did("kills", "killed the broker")
         yield self.random.choice((0, 2, 8))
         self.broker.start()
 
@@ -283,8 +220,7 @@ class Soak:
         """Stop a worker with its children, now and then past a run's lease, and wake it."""
         part = self.workers[self.random.randrange(len(WORKERS))]
         os.killpg(part.process.pid, signal.SIGSTOP)
-        self.counts["stalls"] += 1
-        self.note(f"stopped {part.log.name}")
+        self.did("stalls", f"stopped {part.log.name}")
         yield self.random.choice((1, 3, 8, LEASE_SECONDS + 5))
         os.killpg(part.process.pid, signal.SIGCONT)
 
@@ -292,8 +228,7 @@ class Soak:
         """Stop a process that ingests, and wake it."""
         writer = self.random.choice(self.writers)
         writer.popen.send_signal(signal.SIGSTOP)
-        self.counts["stalls"] += 1
-        self.note("stopped a writer")
+        self.did("stalls", "stopped a writer")
         yield self.random.choice((1, 3, 8))
         writer.popen.send_signal(signal.SIGCONT)
 
@@ -312,10 +247,7 @@ class Soak:
 
     def look(self) -> None:
         """Check what can be seen at a glance."""
-        must(not self.lies, "; ".join(self.lies[:3]))
-        for writer in self.writers:
-            must(writer.popen.poll() is None, f"A writer died: {writer.lines[-20:]}")
-            del writer.lines[:-20]
+        self.check_writers()
         for part in (*self.workers, self.beat):
             must(
                 self.is_broken() or part.process.poll() is None,
@@ -342,7 +274,7 @@ class Soak:
             self.judged_run,
         ):
             self.judged_run = number
-            self.counts[f"run {outcome}"] += 1
+            self.outcomes[f"run {outcome}"] += 1
             if outcome not in {"archived", "nothing_due"}:
                 self.note(f"run {number} by {trigger}: {outcome} {error}")
                 must(
@@ -357,7 +289,7 @@ class Soak:
             self.judged_verification,
         ):
             self.judged_verification = number
-            self.counts[f"verified {outcome}"] += 1
+            self.outcomes[f"verified {outcome}"] += 1
             good = outcome == "ok" or (
                 outcome == "unverifiable" and self.was_broken(at(began), at(ended))
             )
@@ -375,11 +307,11 @@ class Soak:
             file.stat().st_size for file in self.site.folder.glob(f"{self.site.database.name}*")
         )
         name, memory = biggest()
-        told = {name: number for name, number in sorted(self.counts.items()) if name != "writers"}
+        told = sorted((self.counts + self.outcomes).items())
         say(
-            f"{time.monotonic() - self.began:5.0f} s: {len(self.acknowledged):,} acknowledged, "
+            f"{self.seconds:5.0f} s: {len(self.acknowledged):,} acknowledged, "
             f"head {head:,}, archived {archived:,}, hot {head - floor:,}; "
-            + ", ".join(f"{name} {number}" for name, number in told.items())
+            + ", ".join(f"{name} {number}" for name, number in told if name != "writers")
             + f"; heartbeat {silent:.0f} s ago; open {open_alarms or 'none'}; "
             f"database {pages / 1024**2:.0f} MB; biggest {name} {memory:,} MB"
         )
@@ -391,7 +323,7 @@ class Soak:
         """Return how long ago the schedule was last known to work."""
         beats = self.stack.beats()
         if not beats:
-            return time.monotonic() - self.began
+            return self.seconds
         return (datetime.now(UTC) - at(beats)).total_seconds()
 
     def idle_seconds(self) -> float:
@@ -399,15 +331,8 @@ class Soak:
         query = "SELECT max(started_at) FROM audit_archiverun WHERE trigger = 'beat'"
         newest = self.site.rows(query)[0][0]
         if not newest:
-            return time.monotonic() - self.began
+            return self.seconds
         return (datetime.now(UTC) - at(newest)).total_seconds()
-
-    def note(self, text: str) -> None:
-        """Keep what happened."""
-        line = f"{time.monotonic() - self.began:8.3f} {text}"
-        self.recent.append(line)
-        self.history.write(line + "\n")
-        self.history.flush()
 
     # All of it -------------------------------------------------------------------------------
 
@@ -422,7 +347,7 @@ class Soak:
             self.stop_writer: 10,
             self.fault: 28,
         }
-        self.start()
+        self.start_all()
         jobs: list[tuple[float, Callable[[], object]]] = [
             (DAY_EVERY, self.next_day),
             (LOOK_EVERY, self.look),
@@ -462,8 +387,7 @@ class Soak:
     def end(self) -> None:
         """Let nothing be broken any more, and see that all comes right."""
         self.note("the end begins")
-        while self.writers:
-            self.writers.pop().kill()
+        self.end_writers()
         give_up = time.monotonic() + 2 * PATIENCE
         while self.beside:
             self.judge_beside()
@@ -519,15 +443,7 @@ class Soak:
             log = self.site.read_whole_log()
         except reader.WrongError as error:
             raise LieError(f"The independent reader says: {error}") from error
-        places: dict[str, int] = {}
-        for record in log.records:
-            event = json.loads(record)
-            name = f"{event['source']} {event['external_id']}"
-            must(name not in places, f"{name} is in the log twice: {places.get(name)}, {event}")
-            places[name] = event["seq"]
-        for name, seq in self.acknowledged.items():
-            there = places.get(f"platform {name}")
-            must(there == seq, f"{name} was acknowledged as seq {seq}, and is at {there}.")
+        check_events(map(json.loads, log.records), self.acknowledged)
         for number, outcome in self.site.rows("SELECT id, outcome FROM audit_archiverun"):
             must(outcome, f"Run {number} was never closed.")
 
@@ -535,9 +451,7 @@ class Soak:
         """End every process."""
         for part in self.stack.parts:
             part.kill()
-        for child in (*self.writers, *(each.child for each in self.beside)):
-            child.kill()
-        self.history.close()
+        super().close()
 
 
 def at(text: str) -> datetime:
@@ -583,41 +497,20 @@ def main() -> int:
     """Take the arguments and go; return the exit code."""
     parser = argparse.ArgumentParser(prog="soak.sh", description=(__doc__ or "")[:98])
     parser.add_argument("--minutes", type=float, required=True, metavar="N")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), metavar="S")
-    parser.add_argument("--keep", action="store_true", help="keep the files in any case")
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="dezky-soak-"))
-    say(f"seed {arguments.seed}; files in {folder}")
-    server = Server(folder / "s3", dict(os.environ))
-    (folder / "redis").mkdir()
-    try:
-        with FaultProxy(server.endpoint) as proxy, running(folder / "redis") as broker:
-            soak = Soak(folder, arguments.seed, server, proxy, broker)
-            whole = endure(soak, arguments.minutes)
-            proxy.errors.clear()
-    finally:
-        server.child.kill()
-        shutil.rmtree(environment.FOLDER, ignore_errors=True)
-    if whole and not arguments.keep:
-        shutil.rmtree(folder)
-    return 0 if whole else 1
+    return endurance.run(parser, go)
 
 
-def endure(soak: Soak, minutes: float) -> bool:
+def go(arguments: argparse.Namespace, folder: Path, server: Server, proxy: FaultProxy) -> bool:
     """Go on for so long; say how it ended, and return whether it ended well."""
-    try:
-        soak.go_on_for(minutes)
-    except Exception as lie:  # whatever it is, there is evidence to keep
-        if not isinstance(lie, LieError):
-            traceback.print_exc(file=sys.stdout)
-        soak.note(f"LIE: {lie}")
-        say("What came before it:", *soak.recent)
-        say(f"LIE: {lie}", f"Seed {soak.seed}; the evidence is in {soak.folder}.")
-        return False
-    finally:
-        soak.close()
-    say(f"ok, {len(soak.acknowledged):,} events")
-    return True
+    (folder / "redis").mkdir()
+    with running(folder / "redis") as broker:
+        soak = Soak(folder, arguments.seed, server, proxy, broker)
+        # Whatever ends it, there is evidence to keep.
+        whole = endurance.endure(soak, partial(soak.go_on_for, arguments.minutes), Exception)
+        if whole:
+            say(f"ok, {len(soak.acknowledged):,} events")
+        proxy.errors.clear()
+    return whole
 
 
 if __name__ == "__main__":

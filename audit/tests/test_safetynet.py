@@ -299,6 +299,24 @@ def test_what_a_run_sends_while_it_looks_is_no_alarm(watched: Watched) -> None:
     assert len(site.objects()) == 4
 
 
+def test_an_object_that_goes_with_its_row_while_it_looks_is_no_alarm(watched: Watched) -> None:
+    """As where the ledger is made anew, from a bucket that was put right, just then."""
+    site = watched.site
+    assert site.archive()["outcome"] == "archived"
+    ((key, pk),) = site.rows("SELECT jsonl_key, id FROM audit_archivebatch LIMIT 1")
+
+    def remove_first(exchange: Exchange) -> None:
+        with site.sql() as connection:
+            connection.execute("UPDATE audit_archivebatch SET jsonl_key = '' WHERE id = ?", [pk])
+        site.bucket.delete_objects(Delete={"Objects": [{"Key": key}]})
+        pass_on(exchange)
+
+    with FaultProxy(site.env["AUDIT_COLD_ENDPOINT"]) as proxy:
+        watched.endpoint = proxy.endpoint
+        proxy.fault(remove_first, "LIST", times=1)
+        assert look(watched, *only(LOOKS, "objects")) == set()
+
+
 def test_a_claim_of_the_bucket_that_the_log_does_not_bear_out_is_an_alarm(calm: Scene) -> None:
     newest = calm.one('SELECT max("index") FROM audit_checkpoint')
     name = calm.add_checkpoint(newest, row=False, seq=calm.head + 10)

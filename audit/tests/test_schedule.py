@@ -643,6 +643,14 @@ def asked(**members: Any) -> RunRequest:
 
 
 @pytest.mark.django_db
+def test_a_worker_that_is_taken_for_dead_just_as_it_ends_has_the_last_word() -> None:
+    row = asked(state="taken")
+    assert handover.end(row, handover.Answer(1, "archived"))
+    assert not handover.end(row, handover.Answer(None, "failed", "It ended without a word."))
+    assert RunRequest.objects.get().answer["outcome"] == "archived"
+
+
+@pytest.mark.django_db
 def test_what_is_asked_for_is_taken_once_and_not_when_it_was_withdrawn() -> None:
     row = asked()
     taken = handover.take(str(row.pk))

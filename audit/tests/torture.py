@@ -26,62 +26,36 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
-import random
 import re
-import secrets
-import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
 from contextlib import closing
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
-from . import environment, reader
-from .fault_proxy import (
-    ALWAYS,
-    FaultProxy,
-    break_off,
-    forget,
-    lose_answer,
-    other_etag,
-    refuse,
-    refuse_after_storing,
-    reset_within_answer,
-    reset_within_request,
-    store_other_bytes,
+from . import endurance, reader
+from .endurance import (
+    FALSE_ALARM,
+    PATIENCE,
+    Child,
+    LieError,
+    Server,
+    Session,
+    check_events,
+    must,
+    say,
 )
-from .simulator import ROOT, Site, Template
+from .fault_proxy import ALWAYS, FaultProxy, forget, lose_answer, other_etag, store_other_bytes
 
-WRITERS, EACH, EVERY = 4, 3, "0.25"  # events a call, seconds between calls
-BATCH_EVENTS = 40
-BUSY_SECONDS = 2
-PATIENCE = 120
 CHECK_EVERY = 10  # rounds from one full check to the next
-RECENT = 12  # lines of history that a lie is told with
-
-FALSE_ALARM = re.compile(
-    r"was changed|[Rr]estore|rolled back|differs|is missing|evidence|Traceback|Error:|no such tab"
-)
 OVERTAKEN = re.compile(r"outcome failed: (Lease \d+ has expired|A newer run|.*no longer)")
 FAULTS = {
-    "refuse": refuse(503, "SlowDown"),
-    "refuse after storing": refuse_after_storing(500, "InternalError"),
-    "reset within the request": reset_within_request,
-    "reset within the answer": reset_within_answer,
-    "break off": break_off,
+    **endurance.FAULTS,
     "lose the answer": lose_answer,
     "forget": forget,
     "another ETag": other_etag,
@@ -92,207 +66,21 @@ HELD_UP = "stayed locked|outcome busy: Another run"
 STATEMENTS = ("INSERT INTO", "UPDATE", "DELETE FROM", "SELECT")
 
 
-class LieError(Exception):
-    """Something that does not hold."""
-
-
-def must(truth: object, text: str) -> None:
-    if not truth:
-        raise LieError(text)
-
-
-class Child:
-    """A process whose lines are read as it says them."""
-
-    def __init__(
-        self, command: list[str], env: dict[str, str], hear: Callable[[str], None]
-    ) -> None:
-        self.popen = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self.ended = False
-        self._hear = hear
-        self._news = threading.Condition()
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        assert self.popen.stdout is not None
-        for line in self.popen.stdout:
-            if line.endswith("\n"):  # else it was killed amid a line, which says nothing
-                self._hear(line.rstrip("\n"))
-                with self._news:
-                    self.lines.append(line.rstrip("\n"))
-                    self._news.notify_all()
-        with self._news:
-            self.ended = True
-            self._news.notify_all()
-
-    def wait_until(self, true: Callable[[], bool]) -> bool:
-        """Wait for a line that makes it true; return False where the process ended before."""
-        with self._news:
-            heard = self._news.wait_for(lambda: self.ended or true(), PATIENCE)
-            must(heard, f"A process hangs after: {self.lines[-3:]}")
-            return true()
-
-    def says(self, count: int) -> bool:
-        """Wait until it has said so many lines."""
-        return self.wait_until(lambda: len(self.lines) >= count)
-
-    def finish(self) -> str:
-        """Wait until it has ended; return its last line."""
-        self.wait_until(lambda: False)
-        self.popen.wait(PATIENCE)
-        return self.lines[-1] if self.lines else ""
-
-    def kill(self) -> bool:
-        """SIGKILL it; return whether that is what it died of."""
-        self.popen.kill()
-        killed = self.popen.wait(PATIENCE) == -signal.SIGKILL
-        self._thread.join()
-        return killed
-
-    def go_on(self) -> None:
-        """Let it go on from where it paused."""
-        assert self.popen.stdin is not None
-        self.popen.stdin.write("go on\n")
-        self.popen.stdin.flush()
-
-
-class Server:
-    """The S3 server, which can be killed and comes back on its port."""
-
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
-        self.folder, self.env, self.port = folder, env, 0
-        self.has_probe = False
-        self.start()
-
-    def start(self) -> None:
-        """Start it, and wait until it is ready."""
-        self.child = Child(
-            [
-                sys.executable,
-                str(ROOT / "scripts/local_s3.py"),
-                f"--dir={self.folder}",
-                f"--port={self.port}",
-                f"--bucket={self.env['AUDIT_COLD_BUCKET']}",
-                "--with-parent",
-            ],
-            self.env,
-            lambda line: None,
-        )
-        must(self.child.says(1), "The S3 server did not start.")
-        ready = re.fullmatch(r"ready (http://.*:(\d+))", self.child.lines[0])
-        must(ready, f"The S3 server did not start: {self.child.lines}")
-        assert ready is not None
-        self.endpoint, self.port = ready[1], int(ready[2])
-        self.wait_for_its_data()
-
-    def wait_for_its_data(self) -> None:
-        """Wait until it gives away what it had: it answers before it has found its volumes."""
-        probe, data = self.bucket.Object("probe"), b"dezky"
-        if not self.has_probe:
-            probe.put(Body=data)
-            self.has_probe = True
-        give_up = time.monotonic() + PATIENCE
-        while True:
-            try:
-                must(probe.get()["Body"].read() == data, "The S3 server changed an object.")
-                return
-            except (BotoCoreError, ClientError) as error:
-                must(time.monotonic() < give_up, f"The S3 server lost an object: {error}")
-
-    def objects(self, prefix: str, known: dict[tuple[str, str], bytes]) -> dict[str, bytes]:
-        """Return every object under a prefix; those whose ETag is known are not read again."""
-        found = {}
-        for item in self.bucket.objects.filter(Prefix=f"{prefix}/"):
-            place = item.key, item.e_tag
-            if place not in known:
-                known[place] = item.get()["Body"].read()
-            found[item.key] = known[place]
-        return found
-
-    @property
-    def bucket(self) -> Any:
-        """Return the bucket, spoken to directly."""
-        return boto3.resource(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id=self.env["AUDIT_COLD_ACCESS_KEY"],
-            aws_secret_access_key=self.env["AUDIT_COLD_SECRET_KEY"],
-            config=Config(s3={"addressing_style": "path"}),
-        ).Bucket(self.env["AUDIT_COLD_BUCKET"])
-
-
-class Torture:
+class Torture(Session):
     """One session."""
+
+    writers_wanted, each, every = 4, 3, "0.25"
+    batch_events, busy_seconds, recent_lines = 40, 2, 12
 
     def __init__(
         self, folder: Path, seed: int, server: Server, proxy: FaultProxy, *, split: bool
     ) -> None:
-        self.folder, self.seed, self.random = folder, seed, random.Random(seed)  # noqa: S311  # dice
-        self.began = time.monotonic()
-        self.counts: Counter[str] = Counter()
-        self.outcomes: Counter[str] = Counter()
-        self.recent: deque[str] = deque(maxlen=RECENT)
-        self.history = (folder / "history.log").open("w", encoding="utf-8")
-        self.acknowledged: dict[str, int] = {}
-        self.lies: list[str] = []  # what the writers' listeners found
+        super().__init__(folder, seed, server, proxy, split=split)
         self.alarmed = False  # whether the bucket has not held what it should
-        self.lock = threading.Lock()
         self.bodies: dict[tuple[str, str], bytes] = {}
-        self.children: list[Child] = []
-        self.server, self.proxy = server, proxy
-        (folder / "site").mkdir()
-        self.site = Site(folder / "site", empty_template(folder))
-        if split:
-            self.site.split()
-        for name in ("DATABASE_URL", "HOT_DATABASE_URL"):
-            if name in self.site.env:
-                self.site.env[name] += f"?timeout={BUSY_SECONDS}"
-        self.site.env.update(
-            AUDIT_HOT_RETENTION_DAYS="0",
-            AUDIT_BATCH_MAX_EVENTS=str(BATCH_EVENTS),
-            AUDIT_COLD_ENDPOINT=proxy.endpoint,
-        )
-        self.writers = [self.new_writer() for _ in range(WRITERS)]
+        self.start_writers()
 
     # Processes -------------------------------------------------------------------------------
-
-    def start(self, *arguments: str, hear: Callable[[str], None] = lambda line: None) -> Child:
-        """Start a process of the site."""
-        child = Child([sys.executable, *arguments], self.site.env, hear)
-        self.children = [child, *(each for each in self.children if each.popen.poll() is None)]
-        return child
-
-    def new_writer(self) -> Child:
-        """Start a process that ingests for ever."""
-        self.counts["writers"] += 1
-        return self.start(
-            *("-m", "audit.tests.driver", "append", f"--name=w{self.counts['writers']}"),
-            *("--calls=0", f"--each={EACH}", f"--every={EVERY}"),
-            hear=self.hear_writer,
-        )
-
-    def hear_writer(self, line: str) -> None:
-        """Take down what a writer was told."""
-        with self.lock:
-            if match := re.fullmatch(r"acknowledged (\d+) (\S+)", line):
-                if match[2] in self.acknowledged:
-                    self.lies.append(f"{match[2]} was acknowledged twice")
-                self.acknowledged[match[2]] = int(match[1])
-            elif line.startswith("busy "):
-                self.outcomes["writer busy"] += 1
-            else:
-                self.lies.append(f"A writer said: {line}")
 
     def run(self, *arguments: str) -> Child:
         """Start a run of the archive."""
@@ -328,13 +116,6 @@ class Torture:
             must(alarmed or not FALSE_ALARM.search(line), f"A false alarm: {line}")
         return line
 
-    def note(self, text: str) -> None:
-        """Keep what happened."""
-        line = f"{time.monotonic() - self.began:8.3f} {text}"
-        self.recent.append(line)
-        self.history.write(line + "\n")
-        self.history.flush()
-
     # Mishaps -----------------------------------------------------------------------------------
 
     def kill_run(self) -> None:
@@ -360,8 +141,7 @@ class Torture:
     def killed(self, run: Child, benign: str = "") -> None:
         """Kill a run, unless it has ended."""
         if run.kill():
-            self.counts["kills"] += 1
-            self.note(f"killed after {run.lines[-1:]}")
+            self.did("kills", f"killed after {run.lines[-1:]}")
         else:
             self.judge(run, benign=benign)
 
@@ -369,11 +149,7 @@ class Torture:
         """Kill a writer while a run goes on, and start another."""
         run = self.run()
         self.wait_a_moment(run)
-        number = self.random.randrange(WRITERS)
-        must(self.writers[number].kill(), f"A writer died: {self.writers[number].lines[-20:]}")
-        self.counts["kills"] += 1
-        self.note("killed a writer")
-        self.writers[number] = self.new_writer()
+        self.replace_writer()
         self.judge(run)
 
     def kill_server(self) -> None:
@@ -381,8 +157,7 @@ class Torture:
         run = self.run()
         self.wait_a_moment(run)
         must(self.server.child.kill(), f"The S3 server died: {self.server.child.lines[-20:]}")
-        self.counts["kills"] += 1
-        self.note("killed the S3 server")
+        self.did("kills", "killed the S3 server")
         self.server.start()
         self.judge(run, benign="no (whole )?answer after|refused with")
         self.proxy.errors.clear()  # the server died on it
@@ -392,8 +167,7 @@ class Torture:
         first = self.run()
         self.wait_a_moment(first)
         first.popen.send_signal(signal.SIGSTOP)
-        self.counts["stalls"] += 1
-        self.note(f"stopped after {first.lines[-1:]}")
+        self.did("stalls", f"stopped after {first.lines[-1:]}")
         expired = self.expire_lease()
         second = self.run()
         second_line = ""
@@ -470,11 +244,9 @@ class Torture:
 
     def check_quickly(self) -> None:
         """Check what can be seen at a glance."""
+        self.check_writers()
         with self.lock:
-            must(not self.lies, "; ".join(self.lies[:3]))
             newest = max(self.acknowledged.values(), default=0)
-        for writer in self.writers:
-            must(writer.popen.poll() is None, f"A writer died: {writer.lines[-20:]}")
         ledger = self.ledger()
         with closing(sqlite3.connect(self.site.hot_database, timeout=PATIENCE)) as hot:
             hot.execute("BEGIN")
@@ -532,14 +304,7 @@ class Torture:
         except reader.WrongError as error:
             raise LieError(f"The independent reader says: {error}") from error
         events = [json.loads(record) for record in log.records]
-        places: dict[str, int] = {}
-        for event in events:
-            name = f"{event['source']} {event['external_id']}"
-            must(name not in places, f"{name} is in the log twice: {places.get(name)}, {event}")
-            places[name] = event["seq"]
-        for name, seq in acknowledged.items():
-            there = places.get(f"platform {name}")
-            must(there == seq, f"{name} was acknowledged as seq {seq}, and is at {there}.")
+        check_events(events, acknowledged)
         for row in self.ledger():
             if row["state"] != "planned":
                 must(row["end_link"] == log.links[row["end_seq"]].hex(), f"The link of {row}")
@@ -555,8 +320,7 @@ class Torture:
 
     def check_at_the_end(self) -> None:
         """End the writers, archive the rest, and check everything."""
-        while self.writers:
-            self.writers.pop().kill()
+        self.end_writers()
         for _ in range(2):
             self.judge(self.run())
         events = self.check_fully()
@@ -608,11 +372,14 @@ class Torture:
                 self.check_fully()
         self.check_at_the_end()
 
-    def close(self) -> None:
-        """End every process."""
-        for child in self.children:
-            child.kill()
-        self.history.close()
+    def tell(self) -> None:
+        """Say what was done, and how it ended."""
+        say(", ".join(f"{name} {count}" for name, count in sorted(self.outcomes.items())))
+        say(
+            f"ok: {self.counts['kills']} kills, {self.counts['stalls']} stalls, "
+            f"{self.counts['faults']} faults, "
+            f"{len(self.acknowledged):,} events in {self.seconds:.0f} s"
+        )
 
 
 def is_named_by(key: str, data: bytes) -> bool:
@@ -620,65 +387,21 @@ def is_named_by(key: str, data: bytes) -> bool:
     return sha256(data).hexdigest()[:16] == key.rpartition("-")[2].partition(".")[0]
 
 
-def empty_template(folder: Path) -> Template:
-    """Make a migrated database with nothing in it."""
-    empty = folder / "empty.sqlite3"
-    subprocess.run(
-        [sys.executable, "manage.py", "migrate", "-v0"],
-        cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": f"sqlite:///{empty}"},
-        check=True,
-    )
-    return Template(empty, empty, [])
-
-
 def main() -> int:
     """Take the arguments and go; return the exit code."""
     parser = argparse.ArgumentParser(prog="torture.sh", description=(__doc__ or "")[:96])
     parser.add_argument("--kills", type=int, required=True, metavar="N", help="end after N kills")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), metavar="S")
     parser.add_argument("--split", action="store_true", help="the log in a database of its own")
-    parser.add_argument("--keep", action="store_true", help="keep the files in any case")
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="dezky-torture-"))
-    say(f"seed {arguments.seed}; files in {folder}")
-    server = Server(folder / "s3", dict(os.environ))
-    try:
-        with FaultProxy(server.endpoint) as proxy:
-            torture = Torture(folder, arguments.seed, server, proxy, split=arguments.split)
-            whole = endure(torture, arguments.kills)
-    finally:
-        server.child.kill()
-        shutil.rmtree(environment.FOLDER, ignore_errors=True)
-    if whole and not arguments.keep:
-        shutil.rmtree(folder)
-    return 0 if whole else 1
+    return endurance.run(parser, go)
 
 
-def endure(torture: Torture, kills: int) -> bool:
-    """Do so many kills; say how it ended, and return whether it ended well."""
-    try:
-        torture.go_on_until(kills)
-    except LieError as lie:
-        torture.note(f"LIE: {lie}")
-        say("What came before it:", *torture.recent)
-        say(f"LIE: {lie}", f"Seed {torture.seed}; the evidence is in {torture.folder}.")
-        return False
-    finally:
-        torture.close()
-    counts, seconds = torture.counts, time.monotonic() - torture.began
-    say(", ".join(f"{name} {count}" for name, count in sorted(torture.outcomes.items())))
-    say(
-        f"ok: {counts['kills']} kills, {counts['stalls']} stalls, {counts['faults']} faults, "
-        f"{len(torture.acknowledged):,} events in {seconds:.0f} s"
-    )
-    return True
-
-
-def say(*lines: str) -> None:
-    """Print lines at once."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+def go(arguments: argparse.Namespace, folder: Path, server: Server, proxy: FaultProxy) -> bool:
+    """Do so many kills; return whether it ended well."""
+    torture = Torture(folder, arguments.seed, server, proxy, split=arguments.split)
+    whole = endurance.endure(torture, partial(torture.go_on_until, arguments.kills))
+    if whole:
+        torture.tell()
+    return whole
 
 
 if __name__ == "__main__":
