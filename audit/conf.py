@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -26,6 +26,8 @@ SECRETS = frozenset(
     ]
 )
 DIGEST_DIGITS = 16
+LONGEST_TASK = timedelta(hours=12)  # then its worker ends it by force
+ASKED_TO_STOP = timedelta(hours=11)  # a run is, so that it ends by itself between two steps
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 

@@ -19,7 +19,6 @@ from django.db import DEFAULT_DB_ALIAS
 from . import conf, guard, log
 from .guard import Process
 from .models import ArchiveRun, DayGuard, VerificationRun
-from .watcher import LONGEST_TASK
 
 MOST_TRIES = 3
 PAUSES = (timedelta(minutes=30), timedelta(minutes=90))  # before the second try, and the third
@@ -168,12 +167,12 @@ def _is_abandoned(row: DayGuard) -> bool:
     """
     if Process.holding(row).is_gone():
         return True
-    age = datetime.now(UTC) - row.claimed_at if row.claimed_at else LONGEST_TASK
+    age = datetime.now(UTC) - row.claimed_at if row.claimed_at else conf.LONGEST_TASK
     if age > timedelta(seconds=2 * conf.lease_seconds()):
         at_work = guard.holder() if row.job == Job.ARCHIVE else _is_verifying(row)
         if not at_work:
             return True
-    return age >= LONGEST_TASK
+    return age >= conf.LONGEST_TASK
 
 
 def _is_verifying(row: DayGuard) -> bool:

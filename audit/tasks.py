@@ -37,7 +37,7 @@ from .request import Request
 from .result import Outcome, sentence
 from .verifications import AlreadyVerifyingError
 from .verify import Asked
-from .watcher import ASKED_TO_STOP, Watcher
+from .watcher import Watcher
 
 PAUSE = timedelta(minutes=5)  # after which heartbeats begin anew
 # What must not wait is not held up by a mail server, or whoever else, that never comes to an end.
@@ -61,7 +61,7 @@ class TaskWatcher(Watcher):
 
     def __init__(self) -> None:
         """Begin to count the time."""
-        self._until = time.monotonic() + ASKED_TO_STOP.total_seconds()
+        self._until = time.monotonic() + conf.ASKED_TO_STOP.total_seconds()
 
     def stopping(self) -> bool:
         """Say whether the run is to stop after the step that it is at."""

@@ -6,11 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from enum import StrEnum
-
-LONGEST_TASK = timedelta(hours=12)  # then its worker ends it by force
-ASKED_TO_STOP = timedelta(hours=11)  # a run is, so that it ends by itself between two steps
 
 
 class Step(StrEnum):

@@ -15,6 +15,7 @@ import signal
 import time
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from ssl import CERT_REQUIRED
 from typing import Any
 
 import celery.beat
@@ -27,7 +28,7 @@ from django.db import DatabaseError, close_old_connections
 from kombu.entity import Exchange, Queue
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from audit.watcher import LONGEST_TASK
+from audit.conf import LONGEST_TASK
 
 from .startup import prepare
 
@@ -63,8 +64,12 @@ SCHEDULE = {
 def configuration() -> dict[str, Any]:
     """Return the app's configuration: asked for when it is first needed, not on import."""
     origin = sha256(str(settings.AUDIT_ORIGIN).encode("utf-8", "replace")).hexdigest()
+    url = settings.REDIS_URL or "redis://redis-url-is-not-set.invalid:6379/0"
     return dict(  # noqa: C408  # these are names
-        broker_url=settings.REDIS_URL or "redis://redis-url-is-not-set.invalid:6379/0",
+        broker_url=url,
+        broker_transport="dezky.broker:Transport",
+        # Nobody else's certificate will do, unless the URL says otherwise.
+        broker_use_ssl=url.startswith("rediss:") and {"ssl_cert_reqs": CERT_REQUIRED},
         task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],
