@@ -26,6 +26,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, close_old_connections
 from kombu.entity import Exchange, Queue
+from kombu.transport import TRANSPORT_ALIASES
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from audit.conf import LONGEST_TASK
@@ -41,6 +42,8 @@ ANSWERED_WITHIN = timedelta(minutes=5)  # what is sent every minute
 
 logger = logging.getLogger(__name__)
 
+# By the same names, so that URLs and what is logged of them are as everywhere.
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "dezky.broker:Transport"))
 app = Celery("dezky")
 handlers: list[Any] = []  # of SIGTERM, before a task
 
@@ -67,7 +70,6 @@ def configuration() -> dict[str, Any]:
     url = settings.REDIS_URL or "redis://redis-url-is-not-set.invalid:6379/0"
     return dict(  # noqa: C408  # these are names
         broker_url=url,
-        broker_transport="dezky.broker:Transport",
         # Nobody else's certificate will do, unless the URL says otherwise.
         broker_use_ssl=url.startswith("rediss:") and {"ssl_cert_reqs": CERT_REQUIRED},
         task_ignore_result=True,
