@@ -26,6 +26,7 @@ SECRETS = frozenset(
     ]
 )
 DIGEST_DIGITS = 16
+ARCHIVE_MINUTE, VERIFY_MINUTE = 0, 30  # of each hour, when it is seen whether it is time
 LONGEST_TASK = timedelta(hours=12)  # then its worker ends it by force
 ASKED_TO_STOP = timedelta(hours=11)  # a run is, so that it ends by itself between two steps
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")

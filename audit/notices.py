@@ -106,8 +106,9 @@ def send(channel: str, alarm: Alarm, event: str) -> None:
 def _email(alarm: Alarm, event: str) -> None:
     what = alarm.get_kind_display()
     state = "Alarm" if event == Event.OPENED else "Over"
+    grave = ", grave" * alarm.is_grave
     lines = [
-        f"{conf.origin()}: {what}",
+        f"{conf.origin()}: {what} ({alarm.kind}){grave}",
         "",
         alarm.message,
         "",
@@ -115,10 +116,10 @@ def _email(alarm: Alarm, event: str) -> None:
         f"last seen: {_time(alarm.last_seen_at)}",
         f"cleared:   {_time(alarm.cleared_at) if alarm.cleared_at else 'not yet'}",
         "",
-        "docs/operate.md says what each alarm means and what to do, under 'Alarms'.",
+        f"docs/operate.md says what {alarm.kind} means and what to do, under 'Kinds'.",
     ]
     message = EmailMessage(
-        subject=f"[{conf.origin()}] {state}: {what}",
+        subject=f"[{conf.origin()}] {state}{grave}: {what}",
         body="\n".join(lines),
         to=conf.alarm_emails(),
         headers={"Auto-Submitted": "auto-generated"},
@@ -177,6 +178,7 @@ def payload(alarm: Alarm, event: str) -> dict[str, Any]:
             "origin": conf.origin(),
             "alarm": alarm.pk,
             "kind": alarm.kind,
+            "grave": alarm.is_grave,
             "subject": alarm.subject,
             "message": alarm.message,
             "opened_at": format_time(alarm.opened_at),

@@ -15,7 +15,7 @@ from . import conf, guard, ledger, log, lookout, purge, selection, storage
 from .alarms import Finding, Kind, Look, NotNowError, open_alarms
 from .format.names import CHECKPOINTS, CheckpointName, ObjectName
 from .log import Claim, RolledBackError, current_state, link_at
-from .models import ArchiveBatch, Checkpoint, LogState
+from .models import Alarm, ArchiveBatch, Checkpoint, LogState
 from .wording import count
 
 UNFINISHED_FOR = timedelta(hours=2)
@@ -198,7 +198,6 @@ def clock() -> Iterator[Finding]:
         )
 
 
-SUBJECT = "safety net"
 LOOKS = (
     Look("log", log_state),
     Look("overdue", overdue),
@@ -216,5 +215,5 @@ def is_in_order() -> bool:
 
     A clock that has leapt is no reason to doubt that.
     """
-    doubts = open_alarms().filter(subject__in=["log", "claims", SUBJECT]).exclude(kind=Kind.CLOCK)
-    return not doubts.exists()
+    doubts = open_alarms().filter(subject__in=["log", "claims", Alarm.SAFETY_NET])
+    return not doubts.exclude(kind=Kind.CLOCK).exists()

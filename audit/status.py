@@ -19,7 +19,7 @@ from .models import (
     LogState,
     VerificationRun,
 )
-from .unattended import Line
+from .unattended import ALARMS, BAD, GOOD, Line
 
 SHOWN = 5
 PUBLISHED_WITHIN = timedelta(hours=2)
@@ -96,7 +96,11 @@ def read(now: datetime | None = None) -> Status:
 
 def _of_alarms(status: Status) -> Iterator[Problem]:
     """Look which alarms are open, and who was told."""
-    status.alarms = list(Alarm.objects.filter(cleared_at=None).prefetch_related("notices"))
+    found = Alarm.objects.filter(cleared_at=None).prefetch_related("notices")
+    status.alarms = sorted(found, key=lambda alarm: not alarm.is_grave)
+    number = len(status.alarms)
+    text = f"{number} open" if number else "none is open"
+    status.schedule = [Line(ALARMS, BAD if number else GOOD, text)]
     yield from ()
 
 
@@ -187,5 +191,7 @@ def _of_verifications(status: Status, now: datetime) -> Iterator[Problem]:
 
 def _of_schedule(status: Status, now: datetime) -> Iterator[Problem]:
     """Look how what is done unattended stands, and say where nothing is."""
-    status.schedule, problems = unattended.look(now)
-    yield from map(Problem.of, problems)
+    lines, problems = unattended.look(now)
+    status.schedule += lines
+    for text in problems:
+        yield Problem(text, text.partition(" since ")[0])  # an alarm has the time in other words

@@ -32,7 +32,7 @@ from . import (
 from .format.errors import AuditError
 from .guard import Process
 from .handover import Answer
-from .models import Heartbeat, RunRequest
+from .models import Alarm, Heartbeat, RunRequest
 from .request import Request
 from .result import Outcome, sentence
 from .verifications import AlreadyVerifyingError
@@ -84,7 +84,7 @@ def watch() -> None:
     """Look at what the databases say, and send what people are to be told."""
     with _telling():
         try:
-            alarms.go("watch", conditions.LOOKS)
+            alarms.go(Alarm.WATCH, conditions.LOOKS)
         finally:
             notices.send_due()
     handover.close_dead()
@@ -95,7 +95,7 @@ def watch() -> None:
 def safety_net() -> None:
     """Look for what must not be, in the bucket as well."""
     with _telling():
-        alarms.go(safetynet.SUBJECT, safetynet.LOOKS)
+        alarms.go(Alarm.SAFETY_NET, safetynet.LOOKS)
         _beat(Heartbeat.SAFETY_NET)
         if safetynet.is_in_order():
             _chain()

@@ -7,13 +7,13 @@ something should.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 from . import conf, daily, verifications
 from .daily import Job, State
-from .models import DayGuard, Heartbeat
+from .models import Alarm, DayGuard, Heartbeat
 
-SCHEDULE, SAFETY_NET = "Schedule", "Safety net"
+ALARMS, SCHEDULE, SAFETY_NET = "Alarms", "Schedule", "Safety net"
 NIGHTLY_ARCHIVE, NIGHTLY_VERIFICATION = "Nightly archive", "Nightly verification"
 ANSWERS_WITHIN = timedelta(minutes=3)
 LOOKS_WITHIN = timedelta(minutes=45)  # it looks every 15
@@ -62,20 +62,28 @@ def _archive(now: datetime) -> Line:
     if not conf.archive_enabled():
         text = "off: ARCHIVE_ENABLED is not set, so it runs when somebody asks"
         return Line(NIGHTLY_ARCHIVE, OFF, text)
-    sign, text = _today(Job.ARCHIVE, "run", conf.run_hour_utc(), now)
+    from_hour = time(conf.run_hour_utc(), conf.ARCHIVE_MINUTE)
+    sign, text = _today(Job.ARCHIVE, "run", from_hour, now)
     return Line(NIGHTLY_ARCHIVE, sign, text)
 
 
 def _verification(now: datetime) -> Line:
-    sign, text = _today(Job.VERIFY, "verification", conf.verify_hour_utc(), now)
+    from_hour = time(conf.verify_hour_utc(), conf.VERIFY_MINUTE)
+    sign, text = _today(Job.VERIFY, "verification", from_hour, now)
     return Line(NIGHTLY_VERIFICATION, sign, text)
 
 
-def _today(job: DayGuard.Job, noun: str, hour: int, now: datetime) -> tuple[str, str]:
+def _today(job: DayGuard.Job, noun: str, begins: time, now: datetime) -> tuple[str, str]:
     """Say what was done today of a job that is done once a day, and when it is time again."""
     row = DayGuard.objects.filter(job=job, day=now.date()).first()
     if row is None:
-        return OPEN, f"{'from' if now.hour < hour else 'due since'} {hour:02}:00 UTC today"
+        first = now.replace(hour=begins.hour, minute=begins.minute, second=0)
+        if now < first:
+            return OPEN, f"from {first:%H:%M} UTC today"
+        following = now.replace(minute=begins.minute)
+        if following <= now:
+            following += timedelta(hours=1)
+        return OPEN, f"due since {first:%H:%M}, begins at {following:%H:%M} UTC"
     if row.state == State.RUNNING:
         return OPEN, f"at work since {_clock(row.claimed_at)}: {row.holder}"
     came = row.outcome.replace("_", " ") or "not begun"
@@ -87,14 +95,16 @@ def _today(job: DayGuard.Job, noun: str, hour: int, now: datetime) -> tuple[str,
         return BAD, f"{came}, {again}"
     good = row.state == State.DONE and row.outcome not in verifications.FOUND
     tries = "" if row.state == State.DONE else f", {row.tries} tries"
-    return (GOOD if good else BAD), f"{came}{tries}; again tomorrow from {hour:02}:00 UTC"
+    return (GOOD if good else BAD), f"{came}{tries}; again tomorrow from {begins:%H:%M} UTC"
 
 
 def _looked(at: datetime | None, now: datetime) -> Line:
     if at is None:
         return Line(SAFETY_NET, OPEN, "has not looked yet")
     if now - at > LOOKS_WITHIN:
-        return Line(SAFETY_NET, OPEN, f"has not looked since {_full(at)}")
+        return Line(SAFETY_NET, BAD, f"has not looked since {_full(at)}")
+    if Alarm.objects.filter(cleared_at=None, subject=Alarm.SAFETY_NET).exists():
+        return Line(SAFETY_NET, BAD, f"looked at {_clock(at)}, and not to the end: see the alarm")
     return Line(SAFETY_NET, GOOD, f"looked last at {_clock(at)}")
 
 

@@ -29,7 +29,7 @@ from kombu.entity import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from audit.conf import LONGEST_TASK
+from audit.conf import ARCHIVE_MINUTE, LONGEST_TASK, VERIFY_MINUTE
 
 from .startup import prepare
 
@@ -58,8 +58,8 @@ SCHEDULE = {
     "watch": every(60, crontab(), "audit.watch"),
     "checkpoint": every(300, crontab(minute="*/5"), "audit.checkpoint_tick"),
     "safety net": every(900, crontab(minute="5,20,35,50"), "audit.safety_net"),
-    "archive": every(HOUR, crontab(minute=0), "audit.archive_tick"),
-    "verify": every(HOUR, crontab(minute=30), "audit.verify_tick"),
+    "archive": every(HOUR, crontab(minute=ARCHIVE_MINUTE), "audit.archive_tick"),
+    "verify": every(HOUR, crontab(minute=VERIFY_MINUTE), "audit.verify_tick"),
     "prune": every(12 * HOUR, crontab(hour=1, minute=40), "audit.prune"),
 }
 
@@ -127,6 +127,12 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
 
     misses = 0  # in a row
     well_since: float | None = None  # from when on all was sent and the database answered
+
+    def setup_schedule(self) -> None:
+        """Set it up so that nobody waits for the first minute to see whether all is well."""
+        super().setup_schedule()
+        for name in {"heartbeat", "watch"} & self.schedule.keys():
+            self.schedule[name].last_run_at -= timedelta(minutes=1)
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Send an entry's message; where the broker does not take it, its next time comes."""

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.functional import LazyObject, empty
@@ -18,8 +19,8 @@ from structlog.contextvars import bound_contextvars
 
 HEADER = "X-Request-ID"
 GIVEN = re.compile(r"[A-Za-z0-9._-]{8,64}")
-# Asked every few seconds by machines: their lines would hide all others.
-UNTOLD = {"/healthz", "/metrics"}
+# Asked every few seconds by machines, or a dozen for each page: they would hide all others.
+UNTOLD = ("/healthz", "/readyz", "/metrics", settings.STATIC_URL)
 
 logger = logging.getLogger("dezky.request")
 
@@ -62,7 +63,7 @@ def _named(request: HttpRequest) -> Iterator[Answered]:
 
     def answered(response: HttpResponseBase) -> HttpResponseBase:
         response.headers[HEADER] = request_id
-        if request.path.rstrip("/") not in UNTOLD:
+        if not request.path.startswith(UNTOLD):
             _tell(request, response.status_code, time.monotonic() - began)
         return response
 

@@ -57,21 +57,29 @@ class KindFilter(admin.SimpleListFilter):
 
 @admin.register(Alarm)
 class AlarmAdmin(ReadOnlyAdmin):
-    """The alarms, open ones first, then newest first: nobody clears one by hand."""
+    """The alarms, grave open ones first, then open ones: nobody clears one by hand."""
 
     list_display = ("state", "what", "short_message", "opened", "seen", "cleared")
     list_filter = (StateFilter, KindFilter)
     search_fields = ("message", "subject")
     search_help_text = "A part of a message, or of the name of what is looked at."
-    ordering = (Case(When(cleared_at=None, then=Value(0)), default=Value(1)), "-opened_at", "-id")
+    ordering = (
+        Case(
+            When(cleared_at=None, kind__in=Alarm.GRAVE, then=Value(0)),
+            When(cleared_at=None, then=Value(1)),
+            default=Value(2),
+        ),
+        "-opened_at",
+        "-id",
+    )
     fieldsets = (
         (
             None,
             {
                 "fields": ("state", "what", "text", "told"),
-                "description": "An alarm is cleared by the look that found it, once all is right: "
-                "nothing is to be done here. What each kind means and what to do is in "
-                "docs/operate.md, under “Alarms”.",
+                "description": "Nothing can be changed on this page: mend what the message names, "
+                "and the look that found it clears it. What each kind means and what to do is in "
+                "docs/operate.md, under “Kinds”.",
             },
         ),
         ("When", {"fields": ("opened", "seen", "cleared")}),
@@ -91,8 +99,8 @@ class AlarmAdmin(ReadOnlyAdmin):
 
     @admin.display(description="kind", ordering="kind")
     def what(self, alarm: Alarm) -> str:
-        """Return what is wrong, in a word or two."""
-        return str(capfirst(alarm.get_kind_display()))
+        """Return what is wrong, in a word or two and as the handbook has it."""
+        return f"{capfirst(alarm.get_kind_display())} ({alarm.kind}){', grave' * alarm.is_grave}"
 
     @admin.display(description="message")
     def short_message(self, alarm: Alarm) -> str:
@@ -144,4 +152,5 @@ def _fate(alarm: Alarm, row: Notice) -> tuple[str, str, str]:
     newest = alarm.cleared_at or alarm.opened_at
     if newest < datetime.now(UTC) - notices.GIVEN_UP:
         return "✗", name, f": not sent, and given up after {tries}{why}"
-    return "…", name, f": not sent yet ({tries}), tried from {moment(row.next_try_at)} UTC{why}"
+    again = f"tried again from {moment(row.next_try_at)} UTC"
+    return "…", name, f": not sent yet ({tries}), {again}{why}"

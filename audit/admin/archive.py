@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -34,7 +36,7 @@ class ArchiveBatchAdmin(ReadOnlyAdmin):
     actions = ("archive_now",)
     list_select_related = ("run",)
     fieldsets = (
-        (None, {"fields": ("seqs", "state", "events", "run")}),
+        (None, {"fields": ("seqs", "state", "events", "by")}),
         ("When", {"fields": ("planned", "archived", "purged", "last_recorded")}),
         (
             "In the bucket",
@@ -66,6 +68,14 @@ class ArchiveBatchAdmin(ReadOnlyAdmin):
             messages.WARNING,
         )
         return redirect(PLAN)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Lead to the run those who may see it."""
+        (_, first), *others = super().get_fieldsets(request, obj)
+        may = request.user.has_perm("audit.view_archiverun")
+        by = "run" if may else "run_id"
+        fields = [by if name == "by" else name for name in first["fields"]]
+        return [(None, {**first, "fields": fields}), *others]
 
     @admin.display(description="seqs", ordering="start_seq")
     def seqs(self, batch: ArchiveBatch) -> str:

@@ -183,7 +183,8 @@ class Migration(migrations.Migration):
                 ("run", models.BigIntegerField(blank=True, null=True)),
             ],
             options={
-                "verbose_name": "guarded day",
+                "verbose_name": "day of the schedule",
+                "verbose_name_plural": "days of the schedule",
                 "ordering": ["-day", "job"],
                 "constraints": [
                     models.UniqueConstraint(fields=("job", "day"), name="dayguard_once")

@@ -98,7 +98,8 @@ class DayGuard(models.Model):
     class Meta:
         """One row a job and day."""
 
-        verbose_name = "guarded day"
+        verbose_name = "day of the schedule"
+        verbose_name_plural = "days of the schedule"
         ordering: ClassVar = ["-day", "job"]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["job", "day"], name="dayguard_once"),
@@ -152,6 +153,10 @@ class Alarm(models.Model):
         SCHEDULE = "schedule", "schedule stands still"
         BROKEN = "broken", "look failed"
 
+    WATCH, SAFETY_NET = "watch", "safety net"  # subjects: who looks at several things
+    # What may be evidence of a crime, or keeps the log from being one.
+    GRAVE: ClassVar = (Kind.TAMPERING, Kind.GAP, Kind.KEY_MISSING, Kind.APPEND_REFUSED)
+
     kind = models.CharField(max_length=20, choices=Kind.choices)
     subject = models.CharField(max_length=50, blank=True)
     message = models.TextField()
@@ -179,6 +184,11 @@ class Alarm(models.Model):
     def is_open(self) -> bool:
         """Say whether it is still so."""
         return self.cleared_at is None
+
+    @property
+    def is_grave(self) -> bool:
+        """Say whether it is for whoever answers for the log, at once."""
+        return self.kind in self.GRAVE
 
 
 class Notice(models.Model):

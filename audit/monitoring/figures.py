@@ -142,10 +142,11 @@ def of_runs() -> Iterator[Metric]:
         "When the last run ended.",
         last.finished_at if last else None,
     )
+    judged = runs.exclude(outcome=Outcome.INTERRUPTED).first()
     yield one(
         "last_run_success",
-        "Whether it archived what was due, or nothing was.",
-        last.outcome in SUCCESSES if last else None,
+        "Whether the last one that was not interrupted archived what was due, or nothing was.",
+        judged.outcome in SUCCESSES if judged else None,
     )
     yield one(
         "last_successful_run_timestamp_seconds",

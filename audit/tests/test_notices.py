@@ -137,6 +137,7 @@ def test_each_is_told_once_by_each_way(post: Post, hook: Hook) -> None:
         "origin": "dezky-test",
         "alarm": row.pk,
         "kind": "full",
+        "grave": False,
         "subject": "room",
         "message": TEXT,
         "opened_at": 0,
@@ -158,9 +159,17 @@ def test_a_mail_says_what_is_wrong_since_when_and_where_to_read_on(post: Post) -
     assert "Zu voll – räum auf.\nSofort." in text.replace("\r\n", "\n")
     assert f"opened:    {row.opened_at:%Y-%m-%d %H:%M:%S} UTC" in text
     assert "cleared:   not yet" in text
-    assert "docs/operate.md" in text
+    assert "docs/operate.md says what full means" in text
     assert mail["Auto-Submitted"] == "auto-generated"
     assert mail["From"] == "audit@example.org"
+
+
+def test_a_grave_one_says_so(post: Post, hook: Hook) -> None:
+    alarms.settle("claims", [Finding(Kind.APPEND_REFUSED, "Hot was rolled back: restore it.")])
+    assert notices.send_due() == 2
+    assert post.subjects == ["[dezky-test] Alarm, grave: append refused"]
+    assert "append refused (append_refused), grave" in post.mails[0].get_content()
+    assert hook.told[0]["data"]["grave"]
 
 
 def test_nobody_is_told_where_no_way_is_set() -> None:

@@ -303,12 +303,12 @@ def test_an_object_that_goes_with_its_row_while_it_looks_is_no_alarm(watched: Wa
     """As where the ledger is made anew, from a bucket that was put right, just then."""
     site = watched.site
     assert site.archive()["outcome"] == "archived"
-    ((key, pk),) = site.rows("SELECT jsonl_key, id FROM audit_archivebatch LIMIT 1")
+    (keys,) = site.rows("SELECT jsonl_key, manifest_key FROM audit_archivebatch LIMIT 1")
 
     def remove_first(exchange: Exchange) -> None:
         with site.sql() as connection:
-            connection.execute("UPDATE audit_archivebatch SET jsonl_key = '' WHERE id = ?", [pk])
-        site.bucket.delete_objects(Delete={"Objects": [{"Key": key}]})
+            connection.execute("DELETE FROM audit_archivebatch WHERE jsonl_key = ?", keys[:1])
+        site.bucket.delete_objects(Delete={"Objects": [{"Key": key} for key in keys]})
         pass_on(exchange)
 
     with FaultProxy(site.env["AUDIT_COLD_ENDPOINT"]) as proxy:

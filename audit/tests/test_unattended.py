@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from audit import status, unattended
-from audit.models import DayGuard, Heartbeat
+from audit.models import Alarm, DayGuard, Heartbeat
 
 pytestmark = pytest.mark.django_db
 NOON = datetime(2026, 6, 1, 12, 3, 7, tzinfo=UTC)
@@ -126,10 +126,10 @@ def test_what_became_of_the_day_s_run(members: dict[str, Any], text: str) -> Non
 def test_what_has_not_begun_says_from_when_on_it_is_due(settings: Any) -> None:
     early = NOON.replace(hour=2)
     assert said("Nightly archive", early) == "… from 03:00 UTC today"
-    assert said("Nightly archive") == "… due since 03:00 UTC today"
-    assert said("Nightly verification", early) == "… from 04:00 UTC today"
+    assert said("Nightly archive") == "… due since 03:00, begins at 13:00 UTC"
+    assert said("Nightly verification", early) == "… from 04:30 UTC today"
     settings.ARCHIVE_RUN_HOUR_UTC = 23
-    assert said("Nightly verification") == "… from 23:00 UTC today"
+    assert said("Nightly verification") == "… from 23:30 UTC today"
 
 
 def test_an_archive_that_is_off_says_so(settings: Any) -> None:
@@ -140,7 +140,7 @@ def test_an_archive_that_is_off_says_so(settings: Any) -> None:
 
 
 def test_a_verification_that_was_done_is_no_good_news_where_it_found_something() -> None:
-    again = "; again tomorrow from 04:00 UTC"
+    again = "; again tomorrow from 04:30 UTC"
     for outcome, sign in (("ok", "✓"), ("tampered", "✗"), ("gap", "✗")):
         day("verify", state="done", tries=1, outcome=outcome, run=3)
         line = f"{sign} {outcome} today (verification 3){again}"
@@ -151,5 +151,10 @@ def test_the_safety_net_says_when_it_looked() -> None:
     assert said("Safety net") == "… has not looked yet"
     beat("safety_net", minutes=45)
     assert said("Safety net") == "✓ looked last at 11:18 UTC"
+    row = Alarm.objects.create(
+        kind="bucket", subject="safety net", message=".", opened_at=NOON, last_seen_at=NOON
+    )
+    assert said("Safety net") == "✗ looked at 11:18 UTC, and not to the end: see the alarm"
+    row.delete()
     beat("safety_net", minutes=46)
-    assert said("Safety net") == "… has not looked since 2026-06-01 11:17:07 UTC"
+    assert said("Safety net") == "✗ has not looked since 2026-06-01 11:17:07 UTC"

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from audit import alarms, conditions, safetynet
 from audit.alarms import Look
+from audit.models import Alarm
 
 from .attacks import Scene, inside
 from .simulator import Site
 
 ALL = (*conditions.LOOKS, *safetynet.LOOKS)
-TOGETHER = "safety net"  # the subject of what may end any look
+TOGETHER = Alarm.SAFETY_NET  # the subject of what may end any look
 NOWHERE = "http://127.0.0.1:9"
 
 Open = set[tuple[str, str]]

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from audit import rebuild
 from audit.management.entrance import here, who
 from audit.rebuild import Outcome, Rebuilt
+from audit.wording import count
 
 EXIT_CODES = {Outcome.REBUILT: 0, Outcome.UNCHANGED: 0, Outcome.PLANNED: 0, Outcome.BUSY: 3}
 SAID = {
@@ -71,7 +72,8 @@ def as_lines(answer: Rebuilt) -> list[str]:
     if answer.error is None:
         same = answer.verified - len(answer.added) - len(answer.replaced)
         lines.append(
-            f"{answer.verified:,} manifests verified, up to seq {answer.highest_archived_seq:,}: "
+            f"{count(answer.verified, 'manifest')} verified, up to seq "
+            f"{answer.highest_archived_seq:,}: "
             f"{len(answer.added):,} rows added, {len(answer.replaced):,} replaced, "
             f"{len(answer.removed):,} removed, {same:,} as they were"
         )

@@ -43,7 +43,7 @@ def day(job: str = "archive", **members: Any) -> DayGuard:
 # Alarms --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("url", "empty"), [(ALARMS, "0 alarms"), (DAYS, "0 guarded days")])
+@pytest.mark.parametrize(("url", "empty"), [(ALARMS, "0 alarms"), (DAYS, "0 days of the")])
 def test_an_empty_list_loads(console: Console, url: str, empty: str) -> None:
     assert empty in console.page(url).text
 
@@ -72,11 +72,11 @@ def test_they_are_filtered_and_found(console: Console) -> None:
         assert f'href="{link}"' in page.html
     assert 'href="?kind=clock"' not in page.html  # there never was one
     for query, kind in (
-        ({"state": "open"}, "Gap"),
-        ({"state": "cleared"}, "Disk or quota full"),
-        ({"kind": "gap"}, "Gap"),
-        ({"q": "no room"}, "Disk or quota full"),
-        ({"q": "room", "state": "cleared"}, "Disk or quota full"),
+        ({"state": "open"}, "Gap (gap), grave"),
+        ({"state": "cleared"}, "Disk or quota full (full)"),
+        ({"kind": "gap"}, "Gap (gap), grave"),
+        ({"q": "no room"}, "Disk or quota full (full)"),
+        ({"q": "room", "state": "cleared"}, "Disk or quota full (full)"),
     ):
         page = console.page(ALARMS, **query)
         assert "1 alarm\n" in page.text
@@ -96,7 +96,7 @@ def test_a_page_shows_everything_and_what_became_of_each_message(console: Consol
         "objects",
         "docs/operate.md",
         f"✓ opened by e-mail: sent {ago(hours=1):%Y-%m-%d %H:%M:%S}",
-        "… opened by webhook: not sent yet (3 tries), tried from ",
+        "… opened by webhook: not sent yet (3 tries), tried again from ",
         ": The webhook answered with 500: see its log.",
     ):
         assert part in page.text
@@ -143,7 +143,7 @@ def test_days_come_newest_first_and_tell_good_from_bad_in_words(console: Console
         assert part in page.text
     assert f"{NOW:%Y-%m-%d %H:%M}" not in page.text  # what is done is not tried again
     text = console.page(DAYS, state__exact="failed").text
-    assert "1 guarded day\n" in text
+    assert "1 day of the schedule\n" in text
     assert first.day.isoformat() in text
 
 

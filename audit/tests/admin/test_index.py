@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -84,7 +85,8 @@ def test_what_an_alarm_tells_is_not_told_again(console: Console) -> None:
     assert {row.subject for row in Alarm.objects.all()} == subjects
     assert (status.read().problems, status.read().untold) == (before, [])
     assert len(alarmed(console)) == 4
-    assert all(part.startswith("Alarm: ") for part in alarmed(console))
+    said = [part.partition(":")[0] for part in alarmed(console)]
+    assert said == ["Grave alarm"] * 2 + ["Alarm"] * 2
 
 
 def test_what_an_alarm_of_the_same_thing_does_not_tell_is_told(console: Console) -> None:
@@ -106,6 +108,7 @@ def test_all_is_well_is_said_calmly(console: Console, settings: Any) -> None:
     assert alarmed(console) == []
     page = console.page(FIRST)
     for part in (
+        "✓ none is open",
         f"✓ answered at {now:%H:%M:%S} UTC",
         f"✓ archived today (run {ArchiveRun.objects.get().pk}); again tomorrow from 03:00 UTC",
         "Nightly verification",
@@ -141,6 +144,29 @@ def test_links_are_for_those_who_may_follow_them(may: bool) -> None:
     assert "Seq 7 is missing." in html
     assert (page_of("alarm", row.pk) in html) == may
     assert (f'<a href="{changelist("dayguard")}">What the' in html) == may
+    assert (f'<a href="{changelist("alarm")}">All alarms' in html) == may
+
+
+@pytest.mark.parametrize("right", ["run_archive", "verify_log", "view_archivebatch"])
+def test_whoever_has_one_right_sees_the_state_and_no_link_that_fails(right: str) -> None:
+    row = ledger_row(1, 1, state="planned")
+    reader = Console(browser(user("bela", right, is_staff=True)))
+    page = reader.page(FIRST)
+    assert "State of the log" in page.text
+    assert "permission to view or edit anything" not in page.text
+    seen, pages = set(), [FIRST]
+    if right == "view_archivebatch":
+        pages.append(page_of("archivebatch", row.pk))
+    while pages:
+        url = pages.pop()
+        seen.add(url)
+        links = re.findall(r'href="(/admin/[^"?#]*)"', reader.page(url).html)
+        pages += set(links) - seen - set(pages)
+    assert len(seen) > 1
+
+
+def test_what_nobody_can_change_has_no_history_of_changes(console: Console) -> None:
+    assert "History" not in console.page(page_of("alarm", alarm().pk)).text
 
 
 def test_whoever_may_see_nothing_of_the_log_sees_no_alarm(client: Client) -> None:
