@@ -6,8 +6,9 @@
 #
 #   ./scripts/bootstrap.sh [--no-serve]
 #
-# PORT is the console's port (8000). All state is in var/; scripts/reset.sh destroys it. Ctrl-C ends
-# what is in a worker's hands after a few seconds; it is taken up again at the next start.
+# PORT is the console's port (8000); those of S3 and Redis are in .env, in AUDIT_COLD_ENDPOINT and
+# REDIS_URL. All state is in var/; scripts/reset.sh destroys it. Ctrl-C ends what is in a worker's
+# hands after a few seconds; it is taken up again at the next start.
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh

@@ -84,6 +84,10 @@ def test_compose_starts_the_whole_stack_and_keeps_it_small_and_locked(compose: A
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["mem_limit"], name
+        assert service["logging"] == {
+            "driver": "json-file",
+            "options": {"max-size": "20m", "max-file": "5"},
+        }, name
         assert name in ONCE or service["stop_grace_period"], name
         assert "privileged" not in service, name
         image = service["image"]

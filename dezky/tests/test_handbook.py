@@ -1,4 +1,4 @@
-"""The handbook has each sentence with which a log or a checkpoint refuses to go on."""
+"""The handbook has each sentence with which a log or a checkpoint refuses, and each alarm."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from audit.models import Alarm
 
 ROOT = Path(__file__).parents[2]
 HANDBOOK = (ROOT / "docs/operate.md").read_text(encoding="utf-8")
@@ -57,3 +59,12 @@ def test_there_are_sentences_and_quotations() -> None:
 @pytest.mark.parametrize(("module", "sentence"), list(sentences()), ids=lambda value: value[:60])
 def test_it_is_in_the_handbook(module: str, sentence: str) -> None:
     assert any(text in plain(sentence) for text in quotations()), sentence
+
+
+def test_every_kind_of_alarm_is_there_with_the_words_that_people_see() -> None:
+    section = HANDBOOK.partition("\n### Kinds\n")[2].partition("\n### ")[0]
+    found = re.findall(r"^\| (\*\*)?`(\w+)`(?:\*\*)?(?: \(\*(.+?)\*\))? \|", section, re.MULTILINE)
+    assert {code: words or code for _, code, words in found} == {
+        str(kind): str(kind.label).lower() for kind in Alarm.Kind
+    }
+    assert {code for bold, code, _ in found if bold} == set(Alarm.GRAVE)
