@@ -67,6 +67,7 @@ def go(subject: str, looks: Sequence[Look]) -> list[Finding]:
     """
     findings: list[Finding] = []
     common: dict[Kind, Finding] = {}
+    all_whole = True
     for look in looks:
         found: list[Finding] = []
         whole = False
@@ -81,12 +82,14 @@ def go(subject: str, looks: Sequence[Look]) -> list[Finding]:
                 common.setdefault(finding.kind, finding)
             else:
                 found.append(finding)
+            all_whole = all_whole and finding.kind not in COMMON
         except Exception as error:
             logger.exception("The look '%s' failed in a way that nobody foresaw.", look.name)
             found.append(Finding(Kind.BROKEN, f"The look '{look.name}' failed: {sentence(error)}"))
+            all_whole = False
         settle(look.name, found, whole=whole)
         findings += found
-    settle(subject, common.values())
+    settle(subject, common.values(), whole=all_whole)
     return findings + list(common.values())
 
 

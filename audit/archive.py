@@ -213,10 +213,12 @@ class _Run:
         head = log.current_state().head_seq
         selection.last_wanted(0, 0, head, self.request.through_seq)
         self.shelf = adoption.Shelf.look(ledger.highest_archived_seq(), head)
-        self.notes += catchup.catch_up(to_sign=False)
-        self.journal.looked = True
+        caught_up = catchup.catch_up(to_sign=False)
+        self.notes += caught_up.notes
+        self.journal.looked = not caught_up.in_doubt
         self.done(Step.LISTED)
-        self.journal.chain()
+        if self.journal.looked:
+            self.journal.chain()
         self.delete_residue()
         for row in ledger.stored():
             self.confirm_again(row)

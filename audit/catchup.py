@@ -6,6 +6,7 @@ signed. What is adopted is signed, of this log, not beyond its head, and follows
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from django.db import DEFAULT_DB_ALIAS
@@ -25,7 +26,15 @@ class OvertakenError(AuditError):
     """Another process has made a checkpoint meanwhile, or has purged what was being read."""
 
 
-def catch_up(*, to_sign: bool) -> list[str]:
+@dataclass(frozen=True)
+class CaughtUp:
+    """What was adopted, and what was not; `in_doubt`: one of that may be signed all the same."""
+
+    notes: list[str]
+    in_doubt: bool
+
+
+def catch_up(*, to_sign: bool) -> CaughtUp:
     """Adopt what the bucket has and the rows have not; returns notes on what is not adopted.
 
     What is no checkpoint of this log's keys is a note. What may be one, newer than the rows, and
@@ -51,7 +60,7 @@ def catch_up(*, to_sign: bool) -> list[str]:
             look.done.append(f"Adopted from the bucket: {key_of(before)}")
     if look.doubts and to_sign:
         raise look.doubts[0]
-    return look.notes()
+    return CaughtUp(look.notes(), in_doubt=bool(look.doubts))
 
 
 class _Look:

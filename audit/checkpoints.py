@@ -149,7 +149,7 @@ def publish() -> bool:
 def _reach(notes: list[str]) -> bool:
     """Catch up with the bucket and publish what waits; say whether it answered."""
     try:
-        notes += catch_up(to_sign=True)
+        notes += catch_up(to_sign=True).notes
         for row in Row.objects.filter(state=Row.State.PENDING).order_by("index"):
             if not _publish(row, notes):
                 return False

@@ -31,8 +31,7 @@ LOOKED_WITHIN = timedelta(hours=1)
 LEAP = timedelta(minutes=5)  # what is further ahead than that is of a clock that has leapt
 ROOM = "room"
 CLEARLY_MORE = 1.25  # than the least
-# After a pause the day's verification is made up for; but a site may pause every night.
-CAUGHT_UP_WITHIN = timedelta(hours=12)
+CAUGHT_UP_WITHIN = timedelta(hours=3)  # after a pause the day's verification begins by itself
 VERIFIED_WITHIN = {
     VerificationRun.Level.MANIFESTS: timedelta(hours=36),
     VerificationRun.Level.FULL: timedelta(days=8),
@@ -63,7 +62,7 @@ def verdicts() -> Iterator[Finding]:
     """Find what verifications have found and no later one has taken back."""
     died = False
     for row in verifications.bad_news():
-        if verifications.is_silent(row):
+        if row.is_silent:
             died = True
             continue
         yield Finding(
@@ -110,32 +109,46 @@ def unanswered(since: datetime) -> Iterator[Finding]:
 
 
 def long_queue() -> Iterator[Finding]:
-    """Find that nobody does the work of the queue `long`, or that the log is not verified."""
+    """Find that nobody does the work of the queue `long`."""
     now = datetime.now(UTC)
     beats = dict(Heartbeat.objects.values_list("name", "at"))
-    since = beats.get(Heartbeat.SINCE, now)
-    looked = beats.get(Heartbeat.SAFETY_NET, since)
-    if now - max(since, looked if looked <= now else since) > LOOKED_WITHIN:
-        yield Finding(
-            Kind.SCHEDULE,
-            "The safety net has not looked for an hour: no worker takes what the queue 'long' "
-            "has, or all of its processes are busy with others. See that its worker runs, and "
-            "what it is at; else nothing is archived or verified either.",
-        )
-    if now - since < CAUGHT_UP_WITHIN:
+    since, looked = beats.get(Heartbeat.SINCE, now), beats.get(Heartbeat.SAFETY_NET)
+    if looked and since <= looked <= now and now - looked <= LOOKED_WITHIN:
         return
+    if now - since <= LOOKED_WITHIN:
+        raise NotNowError  # it has just come up, and may look yet
+    yield Finding(
+        Kind.SCHEDULE,
+        "The safety net has not looked for an hour: no worker takes what the queue 'long' has, or "
+        "all of its processes are busy with others. See that its worker runs, and what it is at; "
+        "else nothing is archived or verified either.",
+    )
+
+
+def unverified() -> Iterator[Finding]:
+    """Find that the log has not been verified for too long."""
+    now = datetime.now(UTC)
+    since = Heartbeat.objects.filter(name=Heartbeat.SINCE, at__lte=now).first()
+    if since is None:
+        raise NotNowError  # the schedule has never worked, or not since a clock has leapt
     first = DayGuard.objects.filter(job=DayGuard.Job.VERIFY, claimed_at__lte=now).last()
-    began = first.claimed_at if first and first.claimed_at else since
+    began = first.claimed_at if first and first.claimed_at else since.at
+    found = []
     for level, within in VERIFIED_WITHIN.items():
         levels = [level, VerificationRun.Level.FULL]
         newest = verifications.last_whole(*levels)
         age = now - (newest.finished_at if newest and newest.finished_at else began)
         if age > within:
-            yield Finding(
-                Kind.UNVERIFIABLE,
-                f"No verification of level {level} has come to an end for {age.days} days: see "
-                "how the last ones ended, and run verify_audit.",
+            found.append(
+                Finding(
+                    Kind.UNVERIFIABLE,
+                    f"No verification of level {level} has come to an end for {age.days} days: "
+                    "see how the last ones ended, and run verify_audit.",
+                )
             )
+    if found and (now - since.at < CAUGHT_UP_WITHIN or verifications.running().exists()):
+        raise NotNowError
+    yield from found
 
 
 def refused_checkpoint() -> Iterator[Finding]:
@@ -185,8 +198,7 @@ def room() -> Iterator[Finding]:
 
     What was found is over when there is clearly more: else it would come and go with each run.
     """
-    least = conf.min_free_bytes()
-    enough = least * (CLEARLY_MORE if open_alarms().filter(subject=ROOM).exists() else 1)
+    least, before = conf.min_free_bytes(), open_alarms().filter(subject=ROOM).first()
     folders = {Path(tempfile.gettempdir()): "batches are encoded before they are sent"}
     for config in settings.DATABASES.values():
         if config["ENGINE"] == "django.db.backends.sqlite3":
@@ -194,7 +206,8 @@ def room() -> Iterator[Finding]:
     said = set()
     for folder, what in folders.items():
         free, device = shutil.disk_usage(folder).free, folder.stat().st_dev
-        if free < enough and device not in said:
+        told = before is not None and f"{folder}, where" in before.message
+        if free < least * (CLEARLY_MORE if told else 1) and device not in said:
             said.add(device)
             yield Finding(
                 Kind.FULL,
@@ -218,6 +231,7 @@ LOOKS = (
     Look("verification", verdicts),
     Look("days", guarded_days),
     Look("long queue", long_queue),
+    Look("unverified", unverified),
     Look("checkpoint", refused_checkpoint),
     Look("checkpoints", waiting_checkpoints),
     Look("keys", keys),

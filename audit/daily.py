@@ -156,7 +156,8 @@ def _done_since(row: DayGuard, **by: str) -> ArchiveRun | VerificationRun | None
     if row.job == Job.ARCHIVE:
         return ArchiveRun.objects.filter(outcome__in=GOOD, **since).first()
     verified = VerificationRun.objects.filter(batch_seq=None, finished_at__isnull=False, **since)
-    return verified.exclude(outcome=VerificationRun.Outcome.UNVERIFIABLE).first()
+    able = verified.exclude(outcome=VerificationRun.Outcome.UNVERIFIABLE)
+    return next((row for row in able if row.is_whole), None)
 
 
 def _is_abandoned(row: DayGuard) -> bool:

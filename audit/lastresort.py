@@ -92,11 +92,14 @@ def _tell(channel: str, kept: dict[str, Any]) -> bool:
 
 
 def _hand_over(broker: Any) -> None:
-    """Let the broker keep what this process has kept, now that it answers."""
+    """Let the broker keep what this process has kept, now that it answers.
+
+    Where it keeps another one already, a worker was quicker: both are written down.
+    """
     if _here.alarm and broker.set(_key(), json.dumps(_here.alarm), nx=True):
         for channel in _here.told:
             broker.set(_mark(channel, _here.alarm), TOLD, ex=KEPT)
-    _forget()
+        _forget()
 
 
 def _forget() -> None:

@@ -81,23 +81,25 @@ class Lookout:
             connections.close_all()
 
 
-def look() -> Iterator[Claim]:
+def look(unknown: list[tuple[int, str]] | None = None) -> Iterator[Claim]:
     """Yield what the newest checkpoint and the newest manifest that are signed claim.
 
     Whoever can write to the bucket can put any names there: each is looked at, newest first,
     until one is to be believed. A manifest that is no newer than the checkpoint says nothing
-    more. Raises UnavailableError.
+    more. Into `unknown` go seq and key of those, newer than what is believed, of which it cannot
+    be said whether to believe them. Raises UnavailableError.
     """
     prefix, wrong = conf.cold_prefix(), list[str]()
+    unknown = [] if unknown is None else unknown
     points = filter(None, map(CheckpointName.parse, storage.names(f"{prefix}/{CHECKPOINTS}")))
-    point = _first(sorted(points, reverse=True), _of_checkpoint, wrong)
+    point = _first(sorted(points, reverse=True), _of_checkpoint, wrong, unknown)
     if point:
         yield point
     known = point.seq if point else 0
     names = filter(None, map(ObjectName.parse, storage.names(prefix)))
     manifests = [name for name in names if name.kind is Kind.MANIFEST and name.end_seq > known]
     manifests.sort(key=lambda name: name.end_seq, reverse=True)
-    if manifest := _first(manifests, _of_manifest, wrong):
+    if manifest := _first(manifests, _of_manifest, wrong, unknown):
         yield manifest
     if wrong:
         logger.error(
@@ -109,14 +111,20 @@ def look() -> Iterator[Claim]:
 
 
 def _first(
-    names: Iterable[Name], claim_of: Callable[[Name], Claim | None], wrong: list[str]
+    names: Iterable[Name],
+    claim_of: Callable[[Name], Claim | None],
+    wrong: list[str],
+    unknown: list[tuple[int, str]],
 ) -> Claim | None:
     """Return the first claim; the keys of what is not to be believed go into `wrong`."""
     for name in names:
         try:
             claim = claim_of(name)
-        except (TamperedError, UnverifiableError, GapError):
+        except (TamperedError, UnverifiableError, GapError) as error:
             wrong.append(name.key(conf.cold_prefix()))
+            if isinstance(error, UnverifiableError):
+                seq = name.seq if isinstance(name, CheckpointName) else name.end_seq
+                unknown.append((seq, wrong[-1]))
             continue
         if claim:
             return claim

@@ -55,7 +55,9 @@ def channels() -> list[Notice.Channel]:
 
 def queue(alarm: Alarm, event: str, now: datetime) -> None:
     """Queue a message by each way; inside the transaction that opens or clears the alarm."""
-    alarm.notices.filter(sent_at=None).update(next_try_at=now)  # it goes first
+    # That it was goes first, unless somebody is sending that.
+    failed = alarm.notices.filter(sent_at=None).exclude(tries__gt=0, error="")
+    failed.update(next_try_at=now)
     for channel in channels():
         Notice.objects.create(alarm=alarm, event=event, channel=channel, next_try_at=now)
 
@@ -81,7 +83,8 @@ def send_due() -> int:
             continue
         pause = min(FIRST_PAUSE * 2**notice.tries, LONGEST_PAUSE)
         mine = Notice.objects.filter(pk=notice.pk, sent_at=None, tries=notice.tries)
-        if not mine.update(tries=notice.tries + 1, next_try_at=datetime.now(UTC) + pause):
+        again = datetime.now(UTC) + pause
+        if not mine.update(tries=notice.tries + 1, next_try_at=again, error=""):
             continue
         try:
             send(notice.channel, notice.alarm, notice.event)

@@ -8,11 +8,11 @@ on is not looked at until it has ended: until then, what was found of it stays a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from . import conf, guard, ledger, log, lookout, purge, selection, storage
-from .alarms import Finding, Kind, Look, NotNowError, open_alarms
+from .alarms import COMMON, Finding, Kind, Look, NotNowError, open_alarms
 from .format.names import CHECKPOINTS, CheckpointName, ObjectName
 from .log import Claim, RolledBackError, current_state, link_at
 from .models import Alarm, ArchiveBatch, Checkpoint, LogState
@@ -21,6 +21,7 @@ from .wording import count
 UNFINISHED_FOR = timedelta(hours=2)
 CLOCK_OFF = timedelta(minutes=5)
 NAMED = 3
+OF_HISTORY = {Kind.TAMPERING, Kind.BROKEN}
 State = ArchiveBatch.State
 
 
@@ -163,7 +164,8 @@ def _some(keys: list[str]) -> str:
 
 def claims() -> Iterator[Finding]:
     """Find that the log is behind what is signed in the bucket, or is another one."""
-    for claim in lookout.look():
+    unknown: list[tuple[int, str]] = []
+    for claim in lookout.look(unknown):
         state = current_state()
         while not (fits := _fits(state, claim)):
             newer = current_state()
@@ -179,6 +181,15 @@ def claims() -> Iterator[Finding]:
                 "backup.",
             )
             return
+    head = current_state().head_seq
+    if ahead := [each for each in unknown if each[0] > head]:
+        seq, key = max(ahead)
+        yield Finding(
+            Kind.KEY_MISSING,
+            f"{key} in the bucket may be signed for seq {seq:,}, beyond the head at {head:,}: its "
+            "key is not known here. Set AUDIT_SIGNING_KEYS so that it has that key, too; until "
+            "then nobody can say whether hot was rolled back.",
+        )
 
 
 def _fits(state: LogState, claim: Claim) -> bool:
@@ -204,16 +215,19 @@ LOOKS = (
     Look("residue", residue),
     Look("stored", stored),
     Look("planned", planned),
-    Look("claims", claims),
     Look("objects", objects),
     Look("clock", clock),
+    Look("claims", claims),  # last: what it says is soon acted on
 )
 
 
-def is_in_order() -> bool:
-    """Say whether the last look has found the log where ledger, checkpoints and bucket have it.
+def is_in_order(found: Iterable[Finding]) -> bool:
+    """Say whether this look, and each before, has the log where ledger and bucket have it.
 
-    A clock that has leapt is no reason to doubt that.
+    That the log's own clock had leapt, as `log_state` finds, is no reason to doubt that.
     """
     doubts = open_alarms().filter(subject__in=["log", "claims", Alarm.SAFETY_NET])
-    return not doubts.exclude(kind=Kind.CLOCK).exists()
+    if doubts.exclude(kind=Kind.CLOCK, subject="log").exists():
+        return False
+    # Another safety net may just have cleared what this one has found.
+    return not {finding.kind for finding in found} & {*COMMON, *OF_HISTORY} - {Kind.CLOCK}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from . import archive, checkpoints, conf, daily, log, prune, verifications, verify
+from . import archive, checkpoints, conf, daily, log, prune, verify
 from .daily import End, Job
 from .guard import Process
 from .models import ArchiveRun, Checkpoint, VerificationRun
@@ -45,6 +45,9 @@ def archive_tick(clock: Clock, watcher: Watcher) -> str:
         result = archive.run(Request(BEAT, WHO, Process.current().label), watcher)
         outcome, run = result.outcome, result.run
         end = ENDS.get(outcome, End.FAILED)
+    except KeyboardInterrupt:
+        end, outcome = End.NOT_TRIED, Outcome.INTERRUPTED
+        raise
     finally:
         daily.settle(claimed, clock(), end, outcome.value, run)
     return outcome.value
@@ -85,7 +88,7 @@ def level_due(now: datetime) -> str:
     ).exclude(outcome=VerificationRun.Outcome.RUNNING)
     # One that could not look at all of it counts, and is not done again every night: all that
     # there is would be read for it.
-    whole = any(verifications.is_whole(row) for row in full)
+    whole = any(row.is_whole for row in full)
     return str(VerificationRun.Level.MANIFESTS if whole else VerificationRun.Level.FULL)
 
 

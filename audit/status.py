@@ -19,7 +19,7 @@ from .models import (
     LogState,
     VerificationRun,
 )
-from .unattended import ALARMS, BAD, GOOD, Line
+from .unattended import ALARMS, BAD, GOOD, OFF, Line
 
 SHOWN = 5
 PUBLISHED_WITHIN = timedelta(hours=2)
@@ -192,6 +192,8 @@ def _of_verifications(status: Status, now: datetime) -> Iterator[Problem]:
 def _of_schedule(status: Status, now: datetime) -> Iterator[Problem]:
     """Look how what is done unattended stands, and say where nothing is."""
     lines, problems = unattended.look(now)
+    if not status.alarms and lines[0].sign != GOOD:
+        status.schedule = [Line(ALARMS, OFF, "none is open, and nobody looks")]
     status.schedule += lines
     for text in problems:
         yield Problem(text, text.partition(" since ")[0])  # an alarm has the time in other words

@@ -95,9 +95,9 @@ def watch() -> None:
 def safety_net() -> None:
     """Look for what must not be, in the bucket as well."""
     with _telling():
-        alarms.go(Alarm.SAFETY_NET, safetynet.LOOKS)
+        found = alarms.go(Alarm.SAFETY_NET, safetynet.LOOKS)
         _beat(Heartbeat.SAFETY_NET)
-        if safetynet.is_in_order():
+        if safetynet.is_in_order(found):
             _chain()
 
 

@@ -97,17 +97,12 @@ def last(*levels: str) -> VerificationRun | None:
 
 def last_whole(*levels: str) -> VerificationRun | None:
     """Return the newest of those that came to an end of their own."""
-    return next((row for row in _ended(*levels).iterator(100) if is_whole(row)), None)
+    return next((row for row in _ended(*levels).iterator(100) if row.is_whole), None)
 
 
-def is_whole(row: VerificationRun) -> bool:
-    """Say whether one came to an end of its own: it did not die, and was not stopped or broken."""
-    return not {"error", "stopped", "broken"} & row.report.keys()
-
-
-def is_silent(row: VerificationRun) -> bool:
-    """Say whether one has died or was stopped, and found nothing: it says nothing of the log."""
-    return row.outcome == Outcome.UNVERIFIABLE and bool({"error", "stopped"} & row.report.keys())
+def last_telling(*levels: str) -> VerificationRun | None:
+    """Return the newest of those that say something about the log, or why they could not."""
+    return next((row for row in _ended(*levels).iterator(100) if not row.is_silent), None)
 
 
 def _ended(*levels: str) -> QuerySet[VerificationRun]:

@@ -31,7 +31,7 @@ from .format.report import Kind, Report
 from .format.signing import Keyring
 from .hotwalk import HotWalk
 from .ledgercheck import LedgerCheck
-from .models import VerificationRun
+from .models import ArchiveRun, VerificationRun
 from .pointcheck import PointCheck
 from .request import OVER_HTTP
 from .result import sentence
@@ -92,8 +92,8 @@ def verify(
 
     `expects` hears how many events there are, `progress` how many more were looked at. Raises
     NoBatchError where no batch holds the seq that was asked for; and, where it was asked for over
-    HTTP, AlreadyVerifyingError, BusyError or DatabaseError where none may begin, or it cannot be
-    written down that one does.
+    HTTP or by the schedule, AlreadyVerifyingError, BusyError or DatabaseError where none may
+    begin, or it cannot be written down that one does.
     """
     verification = _Verification(asked, progress, expects)
     row = _open_row(asked)
@@ -135,7 +135,8 @@ def _open_row(asked: Asked) -> VerificationRun | None:
             batch_seq=asked.batch_seq,
         )
     except (log.BusyError, DatabaseError) as error:
-        if asked.trigger in OVER_HTTP:
+        # By schedule it is tried again; and its row says that somebody is at it.
+        if asked.trigger in OVER_HTTP or asked.trigger == ArchiveRun.Trigger.BEAT:
             raise
         logger.warning("That a verification was asked for is not written down: %s", error)
         return None

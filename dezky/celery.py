@@ -19,6 +19,7 @@ from ssl import CERT_REQUIRED
 from typing import Any
 
 import celery.beat
+from billiard.process import current_process  # type: ignore[import-untyped]  # it has no hints
 from celery import Celery
 from celery.schedules import crontab
 from celery.signals import beat_init, setup_logging, task_postrun, task_prerun, worker_init
@@ -127,6 +128,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
 
     misses = 0  # in a row
     well_since: float | None = None  # from when on all was sent and the database answered
+    seen_at: datetime | None = None  # the time by the clock when that was last seen
 
     def setup_schedule(self) -> None:
         """Set it up so that nobody waits for the first minute to see whether all is well."""
@@ -194,9 +196,12 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
         """
         from audit import alarms, conditions  # noqa: PLC0415
 
-        now = time.monotonic()
+        now, at = time.monotonic(), datetime.now(UTC)
+        if self.seen_at and not timedelta() <= at - self.seen_at <= ANSWERED_WITHIN:
+            self.well_since = None  # this machine slept, or its clock has leapt
+        self.seen_at = at
         self.well_since = self.well_since or now
-        found = list(conditions.unanswered(datetime.now(UTC) - ANSWERED_WITHIN))
+        found = list(conditions.unanswered(at - ANSWERED_WITHIN))
         if found and now - self.well_since <= ANSWERED_WITHIN.total_seconds():
             return []
         alarms.settle(WORKERS, found)
@@ -221,7 +226,7 @@ def stop_on_sigterm(task: Any, **kwargs: Any) -> None:
 
     It comes where all processes of a group get it, or a worker ends its children by force.
     """
-    if not task.request.is_eager:
+    if not task.request.is_eager and current_process().daemon:
         handlers.append(signal.signal(signal.SIGTERM, signal.default_int_handler))
 
 

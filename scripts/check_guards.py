@@ -750,7 +750,7 @@ GUARDS = (
     Guard(
         "operations: a week's full verification that died was none",
         "audit/schedule.py",
-        "any(verifications.is_whole(row) for row in full)",
+        "any(row.is_whole for row in full)",
         "full.exists()",
         f"{SCHEDULE}::test_once_a_week_the_log_is_verified_in_full",
     ),
@@ -781,6 +781,38 @@ GUARDS = (
         "taken = RunRequest.objects.filter(pk=row.pk, state=State.TAKEN)",
         "taken = RunRequest.objects.filter(pk=row.pk)",
         f"{SCHEDULE}::test_a_worker_that_is_taken_for_dead_just_as_it_ends_has_the_last_word",
+    ),
+    Guard(
+        "operations: a claim by a key that is not known is one",
+        "audit/safetynet.py",
+        "if ahead := [each for each in unknown if each[0] > head]:",
+        "if ahead := []:",
+        f"{SAFETYNET}::test_where_it_cannot_be_said_whether_the_log_was_rolled_back_nothing_is_chained"
+        "[a key is not known]",
+    ),
+    Guard(
+        "operations: a clock that is refused is a look that was not",
+        "audit/safetynet.py",
+        'doubts.exclude(kind=Kind.CLOCK, subject="log").exists()',
+        "doubts.exclude(kind=Kind.CLOCK).exists()",
+        f"{SAFETYNET}::test_where_it_cannot_be_said_whether_the_log_was_rolled_back_nothing_is_chained"
+        "[a clock is refused]",
+    ),
+    Guard(
+        "operations: what this look has found, whatever another has cleared",
+        "audit/safetynet.py",
+        "return not {finding.kind for finding in found} & {*COMMON, *OF_HISTORY} - {Kind.CLOCK}",
+        "return True",
+        f"{SAFETYNET}::test_where_it_cannot_be_said_whether_the_log_was_rolled_back_nothing_is_chained"
+        "[another net]",
+    ),
+    Guard(
+        "operations: what may end any look over only where none was cut short",
+        "audit/alarms.py",
+        "settle(subject, common.values(), whole=all_whole)",
+        "settle(subject, common.values())",
+        "audit/tests/test_alarms.py::"
+        "test_where_looks_are_cut_short_none_of_what_may_end_any_is_over",
     ),
     Guard(
         "operations: what was found to be gone looked for once more",
@@ -968,9 +1000,9 @@ GUARDS = (
     ),
     Guard(
         "operations: a verification that died says nothing",
-        "audit/verifications.py",
-        'bool({"error", "stopped"} & row.report.keys())',
-        "False",
+        "audit/models/trust.py",
+        "return self.outcome == self.Outcome.UNVERIFIABLE and bool(ended)",
+        "return False",
         f"{CONDITIONS}::test_a_verification_that_says_nothing_neither_opens_nor_clears[report0]",
     ),
     Guard(

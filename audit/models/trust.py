@@ -135,3 +135,14 @@ class VerificationRun(models.Model):
     def duration(self) -> timedelta | None:
         """Return how long it took, once it has ended."""
         return self.finished_at - self.started_at if self.finished_at else None
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether it came to an end of its own: it did not die, was not stopped or broken."""
+        return not {"error", "stopped", "broken"} & self.report.keys()
+
+    @property
+    def is_silent(self) -> bool:
+        """Say whether it has died or was stopped, and so says nothing of the log."""
+        ended = {"error", "stopped"} & self.report.keys()
+        return self.outcome == self.Outcome.UNVERIFIABLE and bool(ended)

@@ -184,15 +184,20 @@ def of_verifications() -> Iterator[Metric]:
         "When the log was verified last at that level, or a higher one.",
         "level",
     )
-    ok = gauge("last_verification_ok", "Whether that found all to be right.", "level")
+    ok = gauge(
+        "last_verification_ok",
+        "Whether the last one that tells found all right.",
+        "level",
+    )
     for level, levels in (
         (Level.MANIFESTS, (Level.MANIFESTS, Level.FULL)),
         (Level.FULL, (Level.FULL,)),
     ):
-        row = verifications.last_whole(*levels)
-        if row and row.finished_at:
-            at.add_metric([level], row.finished_at.timestamp())
-            ok.add_metric([level], row.outcome == VerificationRun.Outcome.OK)
+        whole, telling = verifications.last_whole(*levels), verifications.last_telling(*levels)
+        if whole and whole.finished_at:
+            at.add_metric([level], whole.finished_at.timestamp())
+        if telling:
+            ok.add_metric([level], telling.outcome == VerificationRun.Outcome.OK)
     yield at
     yield ok
     yield one(

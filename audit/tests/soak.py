@@ -6,8 +6,9 @@ Broker, workers, beat and a real S3 server; three processes ingest all the time.
 its work by itself: its guards are told every few seconds that the next day has come, so that
 archive and verification are done again and again. Meanwhile, one at a time and at random: a
 worker with its children, beat, a process that ingests, or the broker is killed and comes back; a
-worker or one that ingests is stopped for seconds and woken; the bucket fails for seconds. An
-operator archives and verifies beside. A lie is whatever does not hold then:
+worker or one that ingests is stopped for seconds and woken; the bucket fails for seconds. Now
+and then all is left in peace for a while. An operator archives and verifies beside. A lie is
+whatever does not hold then:
 
 - What was acknowledged is in the log once, at the seq that was told, and the chain is whole from
   seq 1 to the head over both tiers, as the independent reader sees it.
@@ -55,6 +56,7 @@ LINE_EVERY, LOOK_EVERY, DAY_EVERY, NET_EVERY = 30, 5, 8, 20
 VERIFY_EVERY, OPERATOR_EVERY = 25, 35
 VERIFIED_DAYS = 8  # from one day on which the schedule verifies to the next
 SETTLES = timedelta(seconds=5)  # for so long after a mishap what it broke may still be found
+CALM_EVERY, CALM_SECONDS = 8, 30  # so often nothing is broken for so long
 ALARMS_CLEAR_SECONDS = 60
 SILENT_SECONDS = 240
 IDLE_SECONDS = 90
@@ -90,7 +92,9 @@ class Soak(Session):
         self.broker = broker
         self.days = 0
         self.broken: list[tuple[datetime, datetime | None]] = []  # when something was
-        self.judged_run = self.judged_verification = 0
+        self.judged_run = 0
+        self.judged: set[int] = set()  # verifications: they may end in another order
+        self.calm = 0  # of both, what was done while nothing was broken
         self.beside: list[Beside] = []
         self.site.env.update(
             AUDIT_CHECKPOINT_MINUTES="1",
@@ -276,6 +280,7 @@ class Soak(Session):
             self.judged_run,
         ):
             self.judged_run = number
+            self.calm += not self.was_broken(at(began), at(ended))
             self.outcomes[f"run {outcome}"] += 1
             if outcome not in {"archived", "nothing_due"}:
                 self.note(f"run {number} by {trigger}: {outcome} {error}")
@@ -287,10 +292,12 @@ class Soak(Session):
                 self.judge_failure(f"Run {number} ({outcome})", error, at(began))
         for number, outcome, report, began, ended in self.site.rows(
             "SELECT id, outcome, report, started_at, finished_at FROM audit_verificationrun "
-            "WHERE id > ? AND finished_at NOT NULL ORDER BY id",
-            self.judged_verification,
+            "WHERE finished_at NOT NULL ORDER BY id"
         ):
-            self.judged_verification = number
+            if number in self.judged:
+                continue
+            self.judged.add(number)
+            self.calm += not self.was_broken(at(began), at(ended))
             self.outcomes[f"verified {outcome}"] += 1
             good = outcome == "ok" or (
                 outcome == "unverifiable" and self.was_broken(at(began), at(ended))
@@ -376,6 +383,9 @@ class Soak(Session):
                 if pause is None:
                     self.mended()
                     mishap, pause = None, self.random.uniform(1, 6)
+                    if len(self.broken) % CALM_EVERY == 0:
+                        self.note("calm")
+                        pause = CALM_SECONDS
                 turn = time.monotonic() + pause
             time.sleep(0.1)
         self.end()
@@ -411,6 +421,7 @@ class Soak(Session):
         self.line()
         self.stop_all()
         self.judge_rows()
+        must(self.calm or len(self.broken) < CALM_EVERY, "Nothing was done while all was well.")
         self.check_fully()
 
     def judge_last_verify(self, answer: dict[str, Any], began: datetime) -> None:

@@ -13,6 +13,7 @@ from django.db import DatabaseError, connection, connections
 from audit import alarms, log, request, storage
 from audit.alarms import Finding, Kind, Look, NotNowError
 from audit.format.errors import GapError
+from audit.format.keys import KeyringError
 from audit.models import Alarm, ArchiveBatch, Notice, OwnEvent
 
 from .doors import own_events
@@ -113,6 +114,16 @@ def test_one_cause_that_ends_several_looks_is_told_once_whichever_meets_it_first
         ]
     assert Alarm.objects.count() == 2
     alarms.go("safety net", [look(), look(name="objects")])
+    assert opened() == []
+
+
+def test_where_looks_are_cut_short_none_of_what_may_end_any_is_over() -> None:
+    unknown = KeyringError("No key signs.")
+    alarms.go("safety net", [look(unknown)])
+    for cut in (storage.UnavailableError("It does not answer."), ValueError("Nobody foresaw it.")):
+        alarms.go("safety net", [look(cut)])
+        assert ("key_missing", "safety net") in [(kind, by) for kind, by, _ in opened()]
+    alarms.go("safety net", [look()])
     assert opened() == []
 
 

@@ -22,7 +22,7 @@ from audit.alarms import Finding, Kind, Look
 from audit.models import Alarm, Notice
 from dezky.logging import Formatter, Mask, secrets_in
 
-from .hook import SECRET, Hook, endless, garbled, silent, status
+from .hook import SECRET, Hook, Told, endless, garbled, silent, status
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PASSWORD = "correct-horse-battery"
@@ -216,6 +216,21 @@ def test_that_it_is_over_is_never_told_before_that_it_was(hook: Hook) -> None:
         ("alarm.opened", "room"),
         ("alarm.cleared", "room"),
     ]
+
+
+def test_what_is_being_sent_when_it_is_over_is_not_sent_twice(hook: Hook) -> None:
+    open_one()
+
+    def over_meanwhile(told: Told) -> None:
+        clear_one()
+        assert notices.send_due() == 0
+        connections.close_all()
+        status(204)(told)
+
+    hook.answers.append(over_meanwhile)
+    assert notices.send_due() == 1
+    assert notices.send_due() == 1
+    assert hook.types == ["alarm.opened full", "alarm.cleared full"]
 
 
 def test_once_it_is_over_it_waits_no_longer_for_its_turn(hook: Hook) -> None:

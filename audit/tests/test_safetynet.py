@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from audit import alarms, guard, tasks
+from audit import alarms, guard, safetynet, tasks
 from audit.alarms import Kind
 from audit.format.names import Kind as ObjectKind
 from audit.format.names import ObjectName
-from audit.models import Heartbeat, OwnEvent
+from audit.models import Alarm, Heartbeat, OwnEvent
 from audit.safetynet import LOOKS
 from audit.watcher import Step
 
-from .attacks import Scene
+from .attacks import UNKNOWN, Scene
 from .doors import own_events
-from .fault_proxy import Exchange, FaultProxy, pass_on, redate
+from .fault_proxy import Exchange, FaultProxy, pass_on, redate, refuse_skewed
 from .simulator import SMALL_BATCH_EVENTS, Site
 from .watching import ALL, NOWHERE, TOGETHER, Watched, look, message, only, opened, quiet
 
@@ -81,6 +81,33 @@ def test_what_is_wrong_elsewhere_keeps_no_event_of_an_alarm_out_of_the_log(calm:
         tasks.safety_net()
         assert len(own_events()) == before
         assert [row.event["data"]["kind"] for row in OwnEvent.objects.all()] == ["bucket"]
+
+
+@pytest.mark.parametrize("why", ["a key is not known", "a clock is refused", "another net"])
+def test_where_it_cannot_be_said_whether_the_log_was_rolled_back_nothing_is_chained(
+    calm: Scene, why: str
+) -> None:
+    """It was, with the alarms: the database is older than the bucket."""
+    calm.restore("archived")
+    calm.settings["AUDIT_COLD_ATTEMPTS"] = 1
+    head = calm.head
+    with FaultProxy(calm.env["AUDIT_COLD_ENDPOINT"]) as proxy:
+        calm.endpoint = proxy.endpoint
+        if why == "a key is not known":
+            calm.keys = UNKNOWN
+        if why == "a clock is refused":
+            # It is set right while the rest is looked at.
+            proxy.fault(refuse_skewed(3600, 900), "LIST", times=1, skip=2)
+        with calm.inside():
+            if why == "another net":
+                found = alarms.go(Alarm.SAFETY_NET, LOOKS)
+                Alarm.objects.all().delete()  # one that has looked before the restore
+                assert not safetynet.is_in_order(found)
+            else:
+                tasks.safety_net()
+                assert not safetynet.is_in_order([])
+            assert OwnEvent.objects.exists()
+    assert calm.head == head
 
 
 def test_a_log_behind_the_ledger_is_an_alarm(calm: Scene) -> None:

@@ -285,6 +285,25 @@ def test_a_worker_that_is_stopped_ends_its_verification_and_another_one_does_it(
     assert stack.alarms() == []
 
 
+def test_a_verification_that_cannot_be_written_down_is_not_begun_and_is_a_try(
+    stack: Stack,
+) -> None:
+    stack.site.env["DATABASE_URL"] += "?timeout=1"
+    stack.at("2026-11-24T04:00:00")
+    with stack.site.sql() as connection:  # only its row cannot be
+        connection.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON audit_verificationrun "
+            "BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    stack.worker()
+    stack.beat("verify")
+    stack.wait_until(lambda: stack.day("verify") == ("waiting", 1, "failed"), "the first try")
+    with stack.site.sql() as connection:
+        connection.execute("DROP TRIGGER no")
+    stack.at("2026-11-24T04:30:00")
+    stack.wait_until(lambda: stack.day("verify")[0] == "done", "the second one")
+
+
 def test_three_tries_and_no_fourth_that_day(stack: Stack, proxy: FaultProxy) -> None:
     proxy.fault(refuse(503, "ServiceUnavailable"), "PUT", ".jsonl.gz")
     worker = stack.worker()
@@ -623,6 +642,16 @@ def test_once_a_week_the_log_is_verified_in_full() -> None:
     assert schedule.level_due(NIGHT) == "full"
     ended(6, outcome="unverifiable", report={"problems": []})  # that did look
     assert schedule.level_due(NIGHT) == "manifests"
+
+
+@pytest.mark.django_db
+def test_a_verification_that_came_to_no_end_makes_up_for_no_day() -> None:
+    row = DayGuard.objects.create(job="verify", day=NIGHT.date(), claimed_at=NIGHT)
+    for report in ({"stopped": True}, {"broken": True}):
+        verification(outcome="gap", started_at=NIGHT, finished_at=NIGHT, report=report)
+        assert not daily.is_made_up_for(row)
+    verification(outcome="gap", started_at=NIGHT, finished_at=NIGHT, report={"problems": []})
+    assert daily.is_made_up_for(row)
 
 
 @pytest.mark.django_db

@@ -165,6 +165,10 @@ def test_whoever_has_one_right_sees_the_state_and_no_link_that_fails(right: str)
     assert len(seen) > 1
 
 
+def test_where_nobody_looks_that_no_alarm_is_open_is_no_good_news(console: Console) -> None:
+    assert "– none is open, and nobody looks" in console.page(FIRST).text
+
+
 def test_what_nobody_can_change_has_no_history_of_changes(console: Console) -> None:
     assert "History" not in console.page(page_of("alarm", alarm().pk)).text
 
