@@ -987,7 +987,7 @@ GUARDS = (
     Guard(
         "operations: no event of ours while the log may be rolled back",
         "audit/tasks.py",
-        "if safetynet.is_in_order():",
+        "if safetynet.is_in_order(found):",
         "if True:",
         f"{SAFETYNET}::test_a_claim_of_the_bucket_that_the_log_does_not_bear_out_is_an_alarm",
     ),
@@ -1015,7 +1015,7 @@ GUARDS = (
     Guard(
         "operations: clearly more room before an alarm is over",
         "audit/conditions.py",
-        "(CLEARLY_MORE if open_alarms().filter(subject=ROOM).exists() else 1)",
+        "(CLEARLY_MORE if told else 1)",
         "1",
         f"{CONDITIONS}::test_a_little_more_room_is_no_end_of_an_alarm_and_clearly_more_is",
     ),

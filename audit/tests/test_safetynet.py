@@ -97,7 +97,7 @@ def test_where_it_cannot_be_said_whether_the_log_was_rolled_back_nothing_is_chai
             calm.keys = UNKNOWN
         if why == "a clock is refused":
             # It is set right while the rest is looked at.
-            proxy.fault(refuse_skewed(3600, 900), "LIST", times=1, skip=2)
+            proxy.fault(refuse_skewed(3600, 900), "LIST", times=1, skip=3)
         with calm.inside():
             if why == "another net":
                 found = alarms.go(Alarm.SAFETY_NET, LOOKS)
