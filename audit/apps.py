@@ -14,7 +14,7 @@ class AuditConfig(AppConfig):
         from . import (
             checks,  # noqa: F401  # importing registers them
             log,
-            tasks,  # noqa: F401  # as that does
+            tasks,  # noqa: F401  # and so does this
         )
         from .lookout import Lookout
 

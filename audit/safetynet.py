@@ -21,7 +21,8 @@ from .wording import count
 UNFINISHED_FOR = timedelta(hours=2)
 CLOCK_OFF = timedelta(minutes=5)
 NAMED = 3
-OF_HISTORY = {Kind.TAMPERING, Kind.BROKEN}
+# Where one of these is found, the log may have been rolled back, or nobody can say.
+DOUBTS = {*COMMON, Kind.TAMPERING, Kind.BROKEN} - {Kind.CLOCK}
 State = ArchiveBatch.State
 
 
@@ -230,4 +231,4 @@ def is_in_order(found: Iterable[Finding]) -> bool:
     if doubts.exclude(kind=Kind.CLOCK, subject="log").exists():
         return False
     # Another safety net may just have cleared what this one has found.
-    return not {finding.kind for finding in found} & {*COMMON, *OF_HISTORY} - {Kind.CLOCK}
+    return DOUBTS.isdisjoint(finding.kind for finding in found)

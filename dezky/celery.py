@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 # By the same names, so that URLs and what is logged of them are as everywhere.
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "dezky.broker:Transport"))
 app = Celery("dezky")
-handlers: list[Any] = []  # of SIGTERM, before a task
+on_sigterm: list[Any] = []  # the handler before a task
 
 
 def every(seconds: float, schedule: Any, task: str) -> dict[str, Any]:
@@ -160,8 +160,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
 
     def tell(self, *, gone: bool) -> None:
         """Open or clear the alarms of the broker and of workers that do nothing; never raises."""
-        # Models need Django to be set up.
-        from audit import alarms, lastresort, log, notices  # noqa: PLC0415
+        from audit import alarms, lastresort, log, notices  # noqa: PLC0415  # models need Django
 
         try:
             # Beat lives long, and a database may have been restarted meanwhile.
@@ -194,7 +193,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # celery has no t
 
         While beat or the database was gone none could: so it is bad news only a while after.
         """
-        from audit import alarms, conditions  # noqa: PLC0415
+        from audit import alarms, conditions  # noqa: PLC0415  # models need Django
 
         now, at = time.monotonic(), datetime.now(UTC)
         if self.seen_at and not timedelta() <= at - self.seen_at <= ANSWERED_WITHIN:
@@ -227,7 +226,7 @@ def stop_on_sigterm(task: Any, **kwargs: Any) -> None:
     It comes where all processes of a group get it, or a worker ends its children by force.
     """
     if not task.request.is_eager and current_process().daemon:
-        handlers.append(signal.signal(signal.SIGTERM, signal.default_int_handler))
+        on_sigterm.append(signal.signal(signal.SIGTERM, signal.default_int_handler))
 
 
 @task_postrun.connect
@@ -235,8 +234,8 @@ def forget_the_task(task: Any, **kwargs: Any) -> None:
     """Let no later line say so, and SIGTERM do what it did before."""
     if not task.request.is_eager:
         clear_contextvars()
-        while handlers:
-            signal.signal(signal.SIGTERM, handlers.pop())
+        while on_sigterm:
+            signal.signal(signal.SIGTERM, on_sigterm.pop())
 
 
 @worker_init.connect

@@ -36,7 +36,7 @@ class ArchiveBatchAdmin(ReadOnlyAdmin):
     actions = ("archive_now",)
     list_select_related = ("run",)
     fieldsets = (
-        (None, {"fields": ("seqs", "state", "events", "by")}),
+        (None, {"fields": ("seqs", "state", "events", "run")}),
         ("When", {"fields": ("planned", "archived", "purged", "last_recorded")}),
         (
             "In the bucket",
@@ -73,8 +73,7 @@ class ArchiveBatchAdmin(ReadOnlyAdmin):
         """Lead to the run those who may see it."""
         (_, first), *others = super().get_fieldsets(request, obj)
         may = request.user.has_perm("audit.view_archiverun")
-        by = "run" if may else "run_id"
-        fields = [by if name == "by" else name for name in first["fields"]]
+        fields = [name if may or name != "run" else "run_id" for name in first["fields"]]
         return [(None, {**first, "fields": fields}), *others]
 
     @admin.display(description="seqs", ordering="start_seq")

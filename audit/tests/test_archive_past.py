@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from audit.format.keys import HmacKey
+
 from .simulator import SMALL_BATCH_EVENTS, SMALL_EVENTS, Site
 from .sweep import sweep
 
@@ -541,6 +543,35 @@ def test_a_manifest_by_a_key_that_is_not_known_stops_the_run(site: Site) -> None
         "of which no key is known. Set AUDIT_SIGNING_KEY to the key of that id" in answer["error"]
     )
     assert site.batches() == []
+
+
+def test_a_log_that_may_have_been_rolled_back_takes_none_of_a_runs_own_events(site: Site) -> None:
+    """The machine was restored whole, with its settings, from before a key was replaced."""
+    assert site.archive()["outcome"] == "archived"
+    old = {path: path.read_bytes() for path in (site.database, site.hot_database)}
+    known = site.env["AUDIT_SIGNING_KEY"]
+    site.env |= {
+        "AUDIT_SIGNING_KEY": "",
+        "AUDIT_SIGNING_KEYS": f"hmac-sha256:k-new:{ANOTHER_KEY},{named(known)}",
+    }
+    assert site.ingest(3).returncode == 0
+    assert site.manage("checkpoint_now").returncode == 0
+    for path, data in old.items():
+        for end in ("-wal", "-shm"):
+            Path(f"{path}{end}").unlink(missing_ok=True)
+        path.write_bytes(data)
+    site.env |= {"AUDIT_SIGNING_KEY": known, "AUDIT_SIGNING_KEYS": ""}
+    query = "SELECT head_seq FROM hot.audit_logstate"
+    head = site.rows(query)
+    notes = site.archive("--through-seq", str(SMALL_EVENTS))["notes"]
+    assert any("of which no key is known" in note for note in notes)
+    assert site.rows(query) == head
+    assert site.rows("SELECT count(*) FROM audit_ownevent")[0][0] > 0
+
+
+def named(key: str) -> str:
+    """Return a single key as one of several, by the id that it has."""
+    return f"hmac-sha256:{HmacKey.from_base64(key).key_id}:{key}"
 
 
 def test_our_own_try_signed_by_a_key_that_was_replaced_is_done_again(site: Site) -> None:

@@ -375,10 +375,17 @@ def test_a_site_that_pauses_every_night_is_told_all_the_same(watched: Watched) -
         )
         at_work = verification(outcome="", finished_at=None)
     # What is not known is no news: the day's own may come yet, or is at work.
-    for since, done, expected in ((2, True, set()), (4, False, set()), (4, True, UNVERIFIED)):
+    for since, done, begun, expected in (
+        (2, True, 1, set()),
+        (4, False, 11, set()),
+        (4, False, 13, UNVERIFIED),
+        (4, True, 1, UNVERIFIED),
+    ):
         with watched.inside():
             VerificationRun.objects.filter(pk=at_work.pk).update(
-                outcome="unverifiable" if done else "", report={"error": "It died."}
+                outcome="unverifiable" if done else "",
+                report={"error": "It died."},
+                started_at=now - begun * hours,
             )
             heartbeat(watched, schedule_since=since * hours)
         assert look(watched, *looks) == expected, (since, done)

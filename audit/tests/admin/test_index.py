@@ -149,7 +149,7 @@ def test_links_are_for_those_who_may_follow_them(may: bool) -> None:
 
 @pytest.mark.parametrize("right", ["run_archive", "verify_log", "view_archivebatch"])
 def test_whoever_has_one_right_sees_the_state_and_no_link_that_fails(right: str) -> None:
-    row = ledger_row(1, 1, state="planned")
+    row = ledger_row(1, 1, state="planned", run=run())
     reader = Console(browser(user("bela", right, is_staff=True)))
     page = reader.page(FIRST)
     assert "State of the log" in page.text

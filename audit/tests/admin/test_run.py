@@ -194,6 +194,11 @@ def test_where_the_broker_does_not_answer_the_plan_says_that_nothing_was_begun(
         monkeypatch.setitem(celery_app.conf, "task_always_eager", False)
         monkeypatch.setitem(celery_app.conf, "broker_url", f"redis://127.0.0.1:{port}/0")
         answer = press(operator)
+        if how != "refuses":  # it was asked once, and not again and again
+            server.setblocking(False)
+            server.accept()[0].close()
+            with pytest.raises(BlockingIOError):
+                server.accept()
     assert answer.redirect_chain == [(PLAN, 302)]
     assert "The broker does not answer, so no worker can be asked: nothing was begun." in text(
         answer
